@@ -12,8 +12,8 @@
 //!                 targeted   −(z_y − z_t) / (z_π1 − (z_π3 + z_π4)/2)
 //! ```
 //!
-//! Cross-entropy is −log p_y in the papers. The log-odds order all points alike and have the same gradient up to a
-//! positive factor, so every step by sign or normalised gradient is the same; but −log p_y loses its gradient to
+//! Cross-entropy is −log p(y) in the papers. The log-odds order all points alike and have the same gradient up to a
+//! positive factor, so every step by sign or normalised gradient is the same; but −log p(y) loses its gradient to
 //! underflow when a model is confident (a margin of about 100 in f32), which would look like robustness. The same
 //! holds for a single finding. Only the sum over several findings of an untargeted multi-label goal is the plain
 //! binary cross-entropy.

@@ -39,15 +39,12 @@ impl TargetClass {
         let outputs =
             if self == Self::LeastLikely && classes > 2 { Some(problem.oracle.outputs(problem.inputs)?) } else { None };
         for (row, &sample) in problem.inputs.indices().iter().enumerate() {
-            let target = match &outputs {
-                Some(outputs) => {
-                    let logits = outputs.row(row);
-                    others(row).reduce(|least, class| if logits[class] < logits[least] { class } else { least })
-                }
-                None => {
-                    let nth = problem.seed.named("target class").for_sample(sample).random_range(0..classes - 1);
-                    others(row).nth(nth)
-                }
+            let target = if let Some(outputs) = &outputs {
+                let logits = outputs.row(row);
+                others(row).reduce(|least, class| if logits[class] < logits[least] { class } else { least })
+            } else {
+                let nth = problem.seed.named("target class").for_sample(sample).random_range(0..classes - 1);
+                others(row).nth(nth)
             };
             targets.push(Label::Class(target.unwrap_or(0)));
         }
