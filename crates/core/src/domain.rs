@@ -31,12 +31,8 @@ impl<T: Copy> Field<T> {
                 Ok((0..elements).map(|element| values[element / (elements / channels)]).collect())
             }
             Self::PerElement(values) if values.len() == elements => Ok(values.clone()),
-            Self::PerChannel(values) => {
-                Err(Error::mismatch("values per channel of a domain", channels, values.len()))
-            }
-            Self::PerElement(values) => {
-                Err(Error::mismatch("values per element of a domain", elements, values.len()))
-            }
+            Self::PerChannel(values) => Err(Error::mismatch("values per channel of a domain", channels, values.len())),
+            Self::PerElement(values) => Err(Error::mismatch("values per element of a domain", elements, values.len())),
         }
     }
 }

@@ -39,7 +39,9 @@ pub enum Error {
         upper: f32,
     },
     /// A model produced NaN or infinity. This must never look like robustness.
-    #[error("sample {sample}: the model's {what} is not finite; an attack cannot continue and the model must not count as robust")]
+    #[error(
+        "sample {sample}: the model's {what} is not finite; an attack cannot continue and the model must not count as robust"
+    )]
     NonFinite {
         /// Output, objective or gradient.
         what: &'static str,
@@ -67,6 +69,7 @@ pub enum Error {
     Model(#[source] Box<dyn std::error::Error + Send + Sync>),
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "callers pass numbers, strings and slices alike")]
 impl Error {
     /// [`Error::Mismatch`] from anything that can be shown.
     pub fn mismatch(what: &'static str, expected: impl ToString, got: impl ToString) -> Self {

@@ -1,0 +1,395 @@
+//! Per-sample objectives: one number that grows as a goal comes nearer, with its derivative by the logits.
+//!
+//! Objectives are plain functions of one row of logits. Whoever computes the network pulls the derivative back to the
+//! inputs, so the same objectives serve every executor. There is no reduction over the batch: the gradient of a
+//! sample never depends on its neighbours.
+//!
+//! ```text
+//! z logits, y true class, t wanted class, π the classes by falling logit, p = softmax(z)
+//! cross-entropy   untargeted log (1 − p_y)/p_y           targeted  log p_t/(1 − p_t)
+//! margin          untargeted max_{j≠y} z_j − z_y         targeted  z_t − max_{j≠t} z_j
+//! DLR             untargeted −(z_y − max_{j≠y} z_j) / (z_π1 − z_π3)
+//!                 targeted   −(z_y − z_t) / (z_π1 − (z_π3 + z_π4)/2)
+//! ```
+//!
+//! Cross-entropy is −log p(y) in the papers. The log-odds order all points alike and have the same gradient up to a
+//! positive factor, so every step by sign or normalised gradient is the same; but −log p(y) loses its gradient to
+//! underflow when a model is confident (a margin of about 100 in f32), which would look like robustness. The same
+//! holds for a single finding. Only the sum over several findings of an untargeted multi-label goal is the plain
+//! binary cross-entropy.
+//!
+//! Sources: cross-entropy as in Goodfellow et al. 2015; margin: Carlini & Wagner 2017 (f6 without the cut at −κ);
+//! DLR: Croce & Hein 2020, arXiv:2003.01690, section 4. DLR needs 3 classes, and 4 when targeted.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{Error, Goal, Label, Task};
+
+/// One number for each sample, to be *increased* by an attack, and its derivative by the outputs.
+pub trait Objective: Sync {
+    /// Value for sample `row` of the batch; writes d value / d outputs into `cotangent`, which has the same length.
+    ///
+    /// # Errors
+    ///
+    /// When the objective has no meaning for these outputs.
+    fn evaluate(&self, row: usize, outputs: &[f32], cotangent: &mut [f32]) -> Result<f32, Error>;
+}
+
+/// Which function of the logits an attack increases.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Loss {
+    /// Cross-entropy; binary cross-entropy summed over the findings where the model has one logit a finding.
+    #[default]
+    CrossEntropy,
+    /// Distance of the logits to the decision.
+    Margin,
+    /// Difference of logits ratio: the margin, scaled so that multiplying the logits changes nothing.
+    Dlr,
+}
+
+/// The objective that a goal and a loss make for the samples of a batch.
+#[derive(Clone, Debug)]
+pub struct GoalObjective<'a> {
+    goal: &'a Goal,
+    task: &'a Task,
+    loss: Loss,
+}
+
+impl<'a> GoalObjective<'a> {
+    /// The objective of `goal` under `loss`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Unsupported`] for DLR without 3 exclusive classes, or 4 with a target.
+    pub fn new(goal: &'a Goal, task: &'a Task, loss: Loss) -> Result<Self, Error> {
+        if loss == Loss::Dlr {
+            let least = match goal {
+                Goal::Untargeted { .. } | Goal::FalseNegative { .. } => 3,
+                Goal::Targeted { .. } => 4,
+                Goal::FalsePositive { .. } => {
+                    return Err(Error::unsupported(
+                        "DLR loss for a false-positive goal",
+                        "it needs a true class; use the margin loss",
+                    ));
+                }
+            };
+            match task {
+                Task::MultiClass { classes } if *classes >= least => {}
+                _ => {
+                    return Err(Error::unsupported(
+                        format!("DLR loss with {} classes", task.classes()),
+                        format!("it needs at least {least} exclusive classes for this goal; use the margin loss"),
+                    ));
+                }
+            }
+        }
+        Ok(Self { goal, task, loss })
+    }
+}
+
+impl Objective for GoalObjective<'_> {
+    fn evaluate(&self, row: usize, outputs: &[f32], cotangent: &mut [f32]) -> Result<f32, Error> {
+        cotangent.fill(0.0);
+        match self.task {
+            Task::MultiClass { .. } => Ok(self.multi_class(row, outputs, cotangent)),
+            Task::Binary { threshold } => {
+                let wanted = match self.goal {
+                    Goal::Untargeted { labels } => labels[row] == Label::Class(0),
+                    Goal::Targeted { targets, .. } => targets[row] == Label::Class(1),
+                    // Finding 1 is the disease, finding 0 its absence.
+                    Goal::FalseNegative { finding } => *finding == 0,
+                    Goal::FalsePositive { finding } => *finding == 1,
+                };
+                Ok(self.flags(&[(0, wanted)], Reach::All, outputs, &[*threshold], cotangent))
+            }
+            Task::MultiLabel { thresholds } => self.multi_label(row, outputs, thresholds, cotangent),
+        }
+    }
+}
+
+/// Whether one wanted flag is enough, or all are needed.
+#[derive(Clone, Copy, PartialEq)]
+enum Reach {
+    Any,
+    All,
+}
+
+impl GoalObjective<'_> {
+    fn multi_class(&self, row: usize, logits: &[f32], cotangent: &mut [f32]) -> f32 {
+        let class = |label: &Label| match label {
+            Label::Class(class) => *class,
+            Label::Findings(_) => 0, // refused by `Goal::check`
+        };
+        // (class to leave, class to reach)
+        let (from, to) = match self.goal {
+            Goal::Untargeted { labels } => (Some(class(&labels[row])), None),
+            Goal::Targeted { labels, targets } => (Some(class(&labels[row])), Some(class(&targets[row]))),
+            Goal::FalseNegative { finding } => (Some(*finding), None),
+            Goal::FalsePositive { finding } => (None, Some(*finding)),
+        };
+        let pivot = to.or(from).unwrap_or(0);
+        let sign = if to.is_some() { 1.0 } else { -1.0 };
+        match self.loss {
+            Loss::CrossEntropy => sign * log_odds(logits, pivot, sign, cotangent),
+            Loss::Margin => {
+                let other = greatest_other(logits, pivot);
+                cotangent[pivot] = sign;
+                cotangent[other] = -sign;
+                sign * (logits[pivot] - logits[other])
+            }
+            Loss::Dlr => dlr(logits, from.unwrap_or(0), to, cotangent),
+        }
+    }
+
+    fn multi_label(&self, row: usize, logits: &[f32], thresholds: &[f32], cotangent: &mut [f32]) -> Result<f32, Error> {
+        let flags = |label: &Label, invert: bool| match label {
+            Label::Findings(found) => Ok(found.iter().map(|found| *found != invert).enumerate().collect::<Vec<_>>()),
+            Label::Class(_) => Err(Error::mismatch("label", "findings", "a class")),
+        };
+        let (wanted, reach) = match self.goal {
+            Goal::Untargeted { labels } => (flags(&labels[row], true)?, Reach::Any),
+            Goal::Targeted { targets, .. } => (flags(&targets[row], false)?, Reach::All),
+            Goal::FalseNegative { finding } => (vec![(*finding, false)], Reach::All),
+            Goal::FalsePositive { finding } => (vec![(*finding, true)], Reach::All),
+        };
+        Ok(self.flags(&wanted, reach, logits, thresholds, cotangent))
+    }
+
+    /// One logit a flag. A single flag has log-odds `±z`. Where several are needed, cross-entropy is the sum of their
+    /// log-likelihoods; where any is enough, minus the sum of those of the true flags. The margin is that of the hardest
+    /// flag where all are needed, of the easiest where any is enough.
+    fn flags(
+        &self,
+        wanted: &[(usize, bool)],
+        reach: Reach,
+        logits: &[f32],
+        thresholds: &[f32],
+        cotangent: &mut [f32],
+    ) -> f32 {
+        let signed = |&(index, present): &(usize, bool)| {
+            let sign = if present { 1.0 } else { -1.0 };
+            (index, sign, sign * (logits[index] - thresholds[index]))
+        };
+        if self.loss == Loss::Margin {
+            let margins = wanted.iter().map(signed);
+            let extreme = match reach {
+                Reach::Any => margins.reduce(|best, next| if next.2 > best.2 { next } else { best }),
+                Reach::All => margins.reduce(|worst, next| if next.2 < worst.2 { next } else { worst }),
+            };
+            return extreme.map_or(0.0, |(index, sign, margin)| {
+                cotangent[index] = sign;
+                margin
+            });
+        }
+        if let [(index, present)] = wanted {
+            let sign = if *present { 1.0 } else { -1.0 };
+            cotangent[*index] = sign;
+            return sign * logits[*index];
+        }
+        let mut value = 0.0;
+        for &(index, present) in wanted {
+            let sign = if present { 1.0 } else { -1.0 };
+            let logit = f64::from(sign) * f64::from(logits[index]);
+            let (term, slope) = match reach {
+                Reach::Any => (softplus(logit), sigmoid(logit)),
+                Reach::All => (-softplus(-logit), sigmoid(-logit)),
+            };
+            value += term;
+            cotangent[index] = sign * slope as f32;
+        }
+        value as f32
+    }
+}
+
+/// log p/(1 − p) of one class, that is its logit less the log-sum-exp of the others; writes `scale` times its derivative.
+fn log_odds(logits: &[f32], class: usize, scale: f32, cotangent: &mut [f32]) -> f32 {
+    let greatest = f64::from(logits[greatest_other(logits, class)]);
+    let mut sum = 0.0;
+    for (_, &logit) in logits.iter().enumerate().filter(|(other, _)| *other != class) {
+        sum += (f64::from(logit) - greatest).exp();
+    }
+    for (index, (slot, &logit)) in cotangent.iter_mut().zip(logits).enumerate() {
+        *slot = if index == class { scale } else { -scale * ((f64::from(logit) - greatest).exp() / sum) as f32 };
+    }
+    (f64::from(logits[class]) - greatest - sum.ln()) as f32
+}
+
+fn dlr(logits: &[f32], from: usize, to: Option<usize>, cotangent: &mut [f32]) -> f32 {
+    let mut order: Vec<usize> = (0..logits.len()).collect();
+    order.sort_by(|&a, &b| logits[b].total_cmp(&logits[a]).then(a.cmp(&b)));
+    let other = to.unwrap_or_else(|| greatest_other(logits, from));
+    let lower: &[(usize, f32)] =
+        &if to.is_some() { vec![(order[2], 0.5), (order[3], 0.5)] } else { vec![(order[2], 1.0)] };
+    let numerator = logits[from] - logits[other];
+    // As in the source, 1e-12 keeps the ratio finite when the logits are equal.
+    let denominator =
+        logits[order[0]] - lower.iter().map(|&(index, weight)| weight * logits[index]).sum::<f32>() + 1e-12;
+    cotangent[from] -= 1.0 / denominator;
+    cotangent[other] += 1.0 / denominator;
+    let slope = numerator / (denominator * denominator);
+    cotangent[order[0]] += slope;
+    for &(index, weight) in lower {
+        cotangent[index] -= weight * slope;
+    }
+    -numerator / denominator
+}
+
+/// The class with the greatest logit but `class`; the first of equals.
+fn greatest_other(logits: &[f32], class: usize) -> usize {
+    let mut best = usize::from(class == 0);
+    for (index, logit) in logits.iter().enumerate() {
+        if index != class && *logit > logits[best] {
+            best = index;
+        }
+    }
+    best
+}
+
+/// log(1 + eˣ) without overflow.
+fn softplus(x: f64) -> f64 {
+    x.max(0.0) + (-x.abs()).exp().ln_1p()
+}
+
+fn sigmoid(x: f64) -> f64 {
+    if x >= 0.0 { 1.0 / (1.0 + (-x).exp()) } else { x.exp() / (1.0 + x.exp()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn labels(class: usize) -> Vec<Label> {
+        vec![Label::Class(class)]
+    }
+
+    fn evaluate(goal: &Goal, task: &Task, loss: Loss, logits: &[f32]) -> (f32, Vec<f32>) {
+        let mut cotangent = vec![f32::NAN; logits.len()];
+        let value = GoalObjective::new(goal, task, loss).unwrap().evaluate(0, logits, &mut cotangent).unwrap();
+        (value, cotangent)
+    }
+
+    fn every_case() -> Vec<(Goal, Task, Loss, Vec<f32>)> {
+        let multi_class = Task::MultiClass { classes: 5 };
+        let binary = Task::Binary { threshold: 0.3 };
+        let multi_label = Task::MultiLabel { thresholds: vec![0.1, -0.2, 0.0] };
+        let found = vec![Label::Findings(vec![true, false, true])];
+        let wanted = vec![Label::Findings(vec![true, true, false])];
+        let mut cases = Vec::new();
+        for loss in [Loss::CrossEntropy, Loss::Margin, Loss::Dlr] {
+            let logits = vec![0.3, -1.2, 2.0, 0.9, 1.4];
+            for goal in [
+                Goal::Untargeted { labels: labels(2) },
+                Goal::Untargeted { labels: labels(1) },
+                Goal::Targeted { labels: labels(2), targets: labels(0) },
+                Goal::FalseNegative { finding: 2 },
+            ] {
+                cases.push((goal, multi_class.clone(), loss, logits.clone()));
+            }
+            if loss == Loss::Dlr {
+                continue;
+            }
+            cases.push((Goal::FalsePositive { finding: 1 }, multi_class.clone(), loss, logits));
+            for goal in [
+                Goal::Untargeted { labels: labels(1) },
+                Goal::Untargeted { labels: labels(0) },
+                Goal::FalsePositive { finding: 1 },
+            ] {
+                cases.push((goal, binary.clone(), loss, vec![0.7]));
+            }
+            for goal in [
+                Goal::Untargeted { labels: found.clone() },
+                Goal::Targeted { labels: found.clone(), targets: wanted.clone() },
+                Goal::FalseNegative { finding: 2 },
+                Goal::FalsePositive { finding: 1 },
+            ] {
+                cases.push((goal, multi_label.clone(), loss, vec![0.4, -0.9, 1.7]));
+            }
+        }
+        cases
+    }
+
+    #[test]
+    fn every_derivative_agrees_with_central_differences() {
+        for (goal, task, loss, logits) in every_case() {
+            let (_, cotangent) = evaluate(&goal, &task, loss, &logits);
+            for index in 0..logits.len() {
+                let at = |shift: f32| {
+                    let mut moved = logits.clone();
+                    moved[index] += shift;
+                    f64::from(evaluate(&goal, &task, loss, &moved).0)
+                };
+                let slope = (at(1e-2) - at(-1e-2)) / 2e-2;
+                assert!(
+                    (slope - f64::from(cotangent[index])).abs() < 2e-3,
+                    "{goal:?} {loss:?} [{index}]: {slope} {cotangent:?}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn the_objective_is_greater_where_the_goal_is_reached() {
+        let task = Task::MultiClass { classes: 5 };
+        let goal = Goal::Untargeted { labels: labels(2) };
+        for loss in [Loss::CrossEntropy, Loss::Margin, Loss::Dlr] {
+            let held = evaluate(&goal, &task, loss, &[0.3, -1.2, 2.0, 0.9, 1.4]).0;
+            let reached = evaluate(&goal, &task, loss, &[0.3, -1.2, 1.0, 0.9, 2.4]).0;
+            assert!(reached > held, "{loss:?}");
+        }
+        // The margin is positive exactly where the decision is wrong.
+        assert!(evaluate(&goal, &task, Loss::Margin, &[0.0, 0.0, 2.0, 0.0, 1.5]).0 < 0.0);
+        assert!(evaluate(&goal, &task, Loss::Margin, &[0.0, 0.0, 1.5, 0.0, 2.0]).0 > 0.0);
+    }
+
+    #[test]
+    fn hand_computed_values() {
+        let task = Task::MultiClass { classes: 4 };
+        let goal = Goal::Untargeted { labels: labels(0) };
+        let logits = [3.0, 1.0, 2.0, 0.0];
+        assert_eq!(evaluate(&goal, &task, Loss::Margin, &logits).0, -1.0);
+        assert_eq!(evaluate(&goal, &task, Loss::Dlr, &logits).0, -0.5);
+        // p_0 = 0.643914: log 0.356086/0.643914.
+        assert!((evaluate(&goal, &task, Loss::CrossEntropy, &logits).0 + 0.592_394).abs() < 1e-5);
+        let targeted = Goal::Targeted { labels: labels(0), targets: labels(3) };
+        assert!((evaluate(&targeted, &task, Loss::Dlr, &logits).0 + 3.0 / 2.5).abs() < 1e-6);
+        let binary = Task::Binary { threshold: 0.0 };
+        assert_eq!(evaluate(&goal, &binary, Loss::CrossEntropy, &[-1.5]).0, -1.5);
+    }
+
+    #[test]
+    fn confident_logits_keep_a_finite_objective_and_a_live_gradient() {
+        let binary = Task::Binary { threshold: 0.0 };
+        let findings = Task::MultiLabel { thresholds: vec![0.0, 0.0] };
+        for logit in [-100.0, -17.0, 17.0, 100.0] {
+            let truth = usize::from(logit > 0.0);
+            for label in [truth, 1 - truth] {
+                let goal = Goal::Untargeted { labels: labels(label) };
+                let (value, cotangent) = evaluate(&goal, &binary, Loss::CrossEntropy, &[logit]);
+                assert!(value.abs() == logit.abs() && cotangent[0].abs() == 1.0, "{logit}: {value} {cotangent:?}");
+            }
+            let goal = Goal::Untargeted { labels: vec![Label::Findings(vec![logit > 0.0, true])] };
+            let (value, cotangent) = evaluate(&goal, &findings, Loss::CrossEntropy, &[logit, 100.0]);
+            assert!(value.is_finite() && cotangent.iter().all(|slope| *slope != 0.0), "{logit}");
+        }
+        // Far beyond where −log p has a gradient in f32.
+        let classes = Task::MultiClass { classes: 3 };
+        let goal = Goal::Untargeted { labels: labels(0) };
+        let (value, cotangent) = evaluate(&goal, &classes, Loss::CrossEntropy, &[900.0, -900.0, -1000.0]);
+        assert_eq!((value, cotangent), (-1800.0, vec![-1.0, 1.0, 3.7835e-44]));
+    }
+
+    #[test]
+    fn dlr_refuses_too_few_classes() {
+        let two = Task::MultiClass { classes: 2 };
+        let three = Task::MultiClass { classes: 3 };
+        let binary = Task::Binary { threshold: 0.0 };
+        let untargeted = Goal::Untargeted { labels: labels(0) };
+        let targeted = Goal::Targeted { labels: labels(0), targets: labels(1) };
+        assert!(GoalObjective::new(&untargeted, &two, Loss::Dlr).is_err());
+        assert!(GoalObjective::new(&untargeted, &binary, Loss::Dlr).is_err());
+        assert!(GoalObjective::new(&untargeted, &three, Loss::Dlr).is_ok());
+        let message = GoalObjective::new(&targeted, &three, Loss::Dlr).unwrap_err().to_string();
+        assert!(message.contains("DLR loss with 3 classes") && message.contains("at least 4"), "{message}");
+    }
+}
