@@ -11,4 +11,4 @@ pub mod catalogue;
 pub mod control;
 pub mod gradient;
 
-pub use catalogue::{build, infos};
+pub use catalogue::{build, infos, resolve};
