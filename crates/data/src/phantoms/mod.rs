@@ -1,0 +1,1 @@
+//! Seeded, physically motivated phantoms with a finding, one module a modality.
