@@ -1,1 +1,14 @@
-//! Networks as graphs.
+//! Networks as graphs: data that can be read from and written to ONNX, run and differentiated on any Burn device, trained,
+//! edited and printed.
+
+pub mod error;
+pub mod graph;
+pub mod operators;
+mod random;
+pub mod tensor;
+mod value;
+
+pub use burn::tensor::Device;
+pub use error::{Error, OperatorError};
+pub use graph::{Dimension, Graph, Input, Node};
+pub use tensor::{ElementType, Tensor};
