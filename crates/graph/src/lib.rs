@@ -2,13 +2,16 @@
 //! edited and printed.
 
 pub mod error;
+pub mod executor;
 pub mod graph;
+pub mod onnx;
 pub mod operators;
-mod random;
+mod plan;
 pub mod tensor;
 mod value;
 
 pub use burn::tensor::Device;
 pub use error::{Error, OperatorError};
+pub use executor::Executor;
 pub use graph::{Dimension, Graph, Input, Node};
 pub use tensor::{ElementType, Tensor};

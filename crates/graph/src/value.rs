@@ -296,6 +296,11 @@ impl DeviceTensor {
         axes.iter().fold(self, |tensor, &axis| Self(Dispatch::float_sum_dim(tensor.0, axis)))
     }
 
+    /// The sum of all elements, as one element.
+    pub(crate) fn total(&self) -> Self {
+        Self(Dispatch::float_sum(self.0.clone()))
+    }
+
     pub(crate) fn mean(self, axes: &[usize]) -> Self {
         axes.iter().fold(self, |tensor, &axis| Self(Dispatch::float_mean_dim(tensor.0, axis)))
     }

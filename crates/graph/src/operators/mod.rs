@@ -32,6 +32,8 @@ pub(crate) mod window;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use nocebo_core::Seed;
+
 pub use activation::Activation;
 pub use arithmetic::{Arithmetic, Clip};
 pub use convolution::{AutoPad, Convolution, TransposedConvolution};
@@ -326,7 +328,7 @@ pub(crate) struct Arguments<'a> {
     pub(crate) values: &'a [Option<Value>],
     pub(crate) device: &'a Device,
     /// Seed of this node in this step where training is on: dropout draws from it.
-    pub(crate) training: Option<u64>,
+    pub(crate) training: Option<Seed>,
 }
 
 impl Arguments<'_> {

@@ -232,8 +232,7 @@ impl Resize {
                 for tap in first..=end.max(first) {
                     let weight = self.weight((tap as f32 - x) * shrink);
                     let outside = !(0..=last).contains(&tap);
-                    // With antialiasing neighbours outside are always left out, as in the reference implementation.
-                    if weight == 0.0 || (outside && (self.exclude_outside || self.antialias)) {
+                    if weight == 0.0 || (outside && self.exclude_outside) {
                         continue;
                     }
                     total += weight;

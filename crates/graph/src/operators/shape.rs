@@ -113,7 +113,7 @@ impl Behaviour for Dropout {
         };
         let count = elements(&shape)?;
         let kept: Option<Vec<bool>> = arguments.training.filter(|_| ratio > 0.0).map(|seed| {
-            let mut random = crate::random::generator(seed);
+            let mut random = seed.for_sample(0);
             (0..count).map(|_| random.random::<f32>() >= ratio).collect()
         });
         let mut results = vec![match &kept {
