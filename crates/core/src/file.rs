@@ -31,6 +31,20 @@ pub fn write_file(path: &Path, bytes: &[u8]) -> io::Result<()> {
     written
 }
 
+/// Whether a file can be written at `path`, before work is done for it; leaves nothing behind.
+///
+/// # Errors
+///
+/// Whatever the system answers; [`io::ErrorKind::IsADirectory`] where a folder stands at `path`.
+pub fn check_writable(path: &Path) -> io::Result<()> {
+    if path.is_dir() {
+        return Err(io::ErrorKind::IsADirectory.into());
+    }
+    let temporary = path.with_added_extension(TEMPORARY);
+    File::create(&temporary)?;
+    fs::remove_file(&temporary)
+}
+
 /// Makes a rename in `folder` last. Only Unix can flush a folder; elsewhere the system orders renames.
 ///
 /// # Errors
@@ -56,6 +70,9 @@ mod tests {
         let blocked = folder.path().join("blocked");
         fs::create_dir_all(blocked.join("inside")).unwrap();
         assert!(write_file(&blocked, b"x").is_err());
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 2);
+        assert!(check_writable(&blocked).is_err() && check_writable(&folder.path().join("no").join("x")).is_err());
+        check_writable(&folder.path().join("free")).unwrap();
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 2);
     }
 }

@@ -23,7 +23,7 @@ pub use active_set::ActiveSet;
 pub use attack::{Attack, AttackInfo, AttackOutcome, AttackProblem, Knowledge, Perturbation};
 pub use domain::{Domain, DomainConfig, Field, Unit};
 pub use error::Error;
-pub use file::{sync_folder, write_file};
+pub use file::{check_writable, sync_folder, write_file};
 pub use goal::{Goal, has_finding};
 pub use model::{BlackBox, DifferentiableModel, Gradient, Model, ModelSpec};
 pub use norm::Norm;
