@@ -172,17 +172,14 @@ impl Executor {
             for slot in &step.finished {
                 values[*slot] = None;
             }
-            let at_run_time = match &step.facts {
-                Some(_) => None,
-                None => {
-                    let facts = taken
-                        .iter()
-                        .map(|value| value.as_ref().map(fact_of).transpose())
-                        .collect::<Result<Vec<_>, _>>();
-                    let inferred = facts
-                        .and_then(|facts| node.operator.infer(&Facts { inputs: &facts, outputs: node.outputs.len() }));
-                    Some(inferred.map_err(|reason| node.error(reason))?)
-                }
+            let at_run_time = if step.facts.is_some() {
+                None
+            } else {
+                let facts: Result<Vec<Option<Fact>>, _> =
+                    taken.iter().map(|value| value.as_ref().map(fact_of).transpose()).collect();
+                let inferred =
+                    facts.and_then(|facts| node.operator.infer(&Facts { inputs: &facts, outputs: node.outputs.len() }));
+                Some(inferred.map_err(|reason| node.error(reason))?)
             };
             let facts = step.facts.as_deref().or(at_run_time.as_deref()).unwrap_or_default();
             let facts = &facts[..facts.len().min(step.outputs.len())];

@@ -1,5 +1,7 @@
 //! ONNX's own test vectors: single operators, layers exported from PyTorch, whole networks.
 
+#![expect(clippy::unwrap_used, reason = "a test stops at the first thing that is not there")]
+
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};

@@ -186,19 +186,18 @@ impl Kind {
     /// The kind of message in a field; `None` for bytes and text.
     fn field(self, number: u64) -> Option<Self> {
         match (self, number) {
-            (Self::Model, 7) => Some(Self::Graph),
-            (Self::Model, 8 | 14 | 20 | 25) => Some(Self::Leaf),
+            (Self::Model, 7) | (Self::Attribute, 6 | 11) => Some(Self::Graph),
             (Self::Graph, 1) => Some(Self::Node),
-            (Self::Graph, 5 | 15) => Some(Self::Leaf),
             (Self::Graph, 11..=13) => Some(Self::Value),
-            (Self::Node, 1 | 2) => Some(Self::Leaf),
             (Self::Node, 5) => Some(Self::Attribute),
-            (Self::Attribute, 5 | 9 | 10) => Some(Self::Leaf),
-            (Self::Attribute, 6 | 11) => Some(Self::Graph),
             (Self::Value, 2) => Some(Self::Type),
             (Self::Type, 1) => Some(Self::TensorType),
             (Self::TensorType, 2) => Some(Self::Shape),
-            (Self::Shape, 1) => Some(Self::Leaf),
+            (Self::Model, 8 | 14 | 20 | 25)
+            | (Self::Graph, 5 | 15)
+            | (Self::Node, 1 | 2)
+            | (Self::Attribute, 5 | 9 | 10)
+            | (Self::Shape, 1) => Some(Self::Leaf),
             _ => None,
         }
     }
@@ -307,17 +306,17 @@ impl Names {
     }
 
     fn unique(&mut self, node: &NodeProto, index: usize) -> String {
-        let mut name = node.name.clone();
-        let mut attempt = index;
-        while name.is_empty() || !self.taken.insert(name.clone()) {
-            name = format!("{}_{attempt}", node.op_type);
-            attempt += if self.given.contains(&name) { 1 } else { 0 };
-            if self.taken.contains(&name) || self.given.contains(&name) {
-                attempt += 1;
-                name.clear();
-            }
+        if !node.name.is_empty() && self.taken.insert(node.name.clone()) {
+            return node.name.clone();
         }
-        name
+        let mut number = index;
+        loop {
+            let name = format!("{}_{number}", node.op_type);
+            if !self.given.contains(&name) && self.taken.insert(name.clone()) {
+                return name;
+            }
+            number += 1;
+        }
     }
 }
 
@@ -330,7 +329,11 @@ fn decode_node(
     names: &mut Names,
 ) -> Result<(), Error> {
     let name = names.unique(&node, index);
-    let failed = |reason: OperatorError| Error::Node { node: name.clone(), operator: node.op_type.clone(), reason };
+    let failed = |reason: OperatorError| Error::Node {
+        node: name.clone(),
+        operator: node.op_type.clone(),
+        reason: Box::new(reason),
+    };
     if !node.domain.is_empty() && node.domain != "ai.onnx" {
         return Err(failed(OperatorError::unsupported(format!("an operator of the domain `{}`", node.domain))));
     }
