@@ -210,7 +210,8 @@ pub fn run(request: AuditRequest<'_>, folder: &Path, observer: &dyn Observer) ->
     let checked = Checked::new(request)?;
     let folder = AuditFolder::open(folder)?;
     let evaluation = carry_out(&checked, Some(&folder), observer)?;
-    let entry = ReportEntry { name: &request.provenance.model, audit: &evaluation.audit, examples: &evaluation.examples };
+    let entry =
+        ReportEntry { name: &request.provenance.model, audit: &evaluation.audit, examples: &evaluation.examples };
     let html = report::html(&[entry])?;
     let mut json = serde_json::to_vec_pretty(&evaluation.audit).map_err(AuditError::encode("summary"))?;
     json.push(b'\n');
@@ -430,13 +431,9 @@ fn example(
     let inputs = data.samples.select(&[position]);
     let goal = checked.goal.select(&[position]);
     let threat = run.threat(&data.domain, run.epsilon, settings.query_limit)?;
-    let outcome =
-        run.entry.attack.run(model, &inputs, &goal, &threat, settings.seed).map_err(|source| AuditError::Attack {
-            attack: cell.attack.clone(),
-            norm: cell.norm,
-            epsilon: run.epsilon,
-            source,
-        })?;
+    let outcome = run.entry.attack.run(model, &inputs, &goal, &threat, settings.seed).map_err(|source| {
+        AuditError::Attack { attack: cell.attack.clone(), norm: cell.norm, epsilon: run.epsilon, source }
+    })?;
     let name = |label| report::decision_name(label, names);
     Ok(Some(Example {
         sample: inputs.indices()[0],

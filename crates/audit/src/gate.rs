@@ -203,16 +203,15 @@ impl Gate {
         let unknown = Rate::new(0, 0);
         let rate = match self.resolved(data)? {
             None => self.decision_rate(clean),
-            Some((norm, epsilon)) => {
-                threats.iter().find(|threat| threat.norm == norm && threat.epsilon == epsilon).map_or(unknown, |threat| {
-                    match self.metric {
-                        Metric::RobustAccuracy => threat.worst_case.robust_accuracy,
-                        Metric::RobustAccuracyStored => threat.worst_case.robust_accuracy_stored,
-                        Metric::AttackSuccessRate => threat.worst_case.attack_success_rate,
-                        _ => self.decision_rate(&threat.worst_case.decisions),
-                    }
-                })
-            }
+            Some((norm, epsilon)) => threats
+                .iter()
+                .find(|threat| threat.norm == norm && threat.epsilon == epsilon)
+                .map_or(unknown, |threat| match self.metric {
+                    Metric::RobustAccuracy => threat.worst_case.robust_accuracy,
+                    Metric::RobustAccuracyStored => threat.worst_case.robust_accuracy_stored,
+                    Metric::AttackSuccessRate => threat.worst_case.attack_success_rate,
+                    _ => self.decision_rate(&threat.worst_case.decisions),
+                }),
         };
         let (judged, passed) = match self.comparison {
             Comparison::AtLeast => (rate.lower, rate.lower >= self.bound),

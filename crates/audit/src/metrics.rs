@@ -82,7 +82,8 @@ impl PerturbationSize {
         }
         sizes.sort_by(f64::total_cmp);
         let middle = sizes.len() / 2;
-        let median = if sizes.len().is_multiple_of(2) { f64::midpoint(sizes[middle - 1], sizes[middle]) } else { sizes[middle] };
+        let median =
+            if sizes.len().is_multiple_of(2) { f64::midpoint(sizes[middle - 1], sizes[middle]) } else { sizes[middle] };
         Some(Self { mean: sizes.iter().sum::<f64>() / sizes.len() as f64, median })
     }
 }
@@ -211,7 +212,8 @@ impl Subjects<'_> {
                 }
             })
             .collect();
-        let of_finding = |rate: fn(&ClassRates) -> Rate| self.finding.map(|finding| rate(&classes[finding]).complement());
+        let of_finding =
+            |rate: fn(&ClassRates) -> Rate| self.finding.map(|finding| rate(&classes[finding]).complement());
         let mut metrics = DecisionMetrics {
             accuracy,
             false_negative_rate: of_finding(|class| class.sensitivity),
@@ -221,8 +223,7 @@ impl Subjects<'_> {
             classes,
         };
         let recalls: Vec<f64> = metrics.recalls().iter().filter_map(|rate| rate.value).collect();
-        metrics.balanced_accuracy =
-            (!recalls.is_empty()).then(|| recalls.iter().sum::<f64>() / recalls.len() as f64);
+        metrics.balanced_accuracy = (!recalls.is_empty()).then(|| recalls.iter().sum::<f64>() / recalls.len() as f64);
         metrics
     }
 
@@ -316,7 +317,10 @@ pub fn budget_in_words(norm: Norm, epsilon: f32, domain: &Domain) -> String {
             percent(budget / range / elements.sqrt())
         ),
         Norm::L1 => {
-            format!("an L1 norm of {epsilon} {unit}, mean {} of the range an element", percent(budget / range / elements))
+            format!(
+                "an L1 norm of {epsilon} {unit}, mean {} of the range an element",
+                percent(budget / range / elements)
+            )
         }
         Norm::L0 => format!(
             "at most {} of {elements} elements ({}), each anywhere in its bounds",

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use nocebo_core::{
-    Attack, AttackInfo, AttackOutcome, AttackProblem, DifferentiableModel, Domain, Error, Goal, Gradient, Knowledge, Label,
-    Loss, Model, ModelSpec, Norm, Objective, Outputs, Perturbation, Queries, Samples, Seed, Task, ThreatModel,
+    Attack, AttackInfo, AttackOutcome, AttackProblem, DifferentiableModel, Domain, Error, Goal, Gradient, Knowledge,
+    Label, Loss, Model, ModelSpec, Norm, Objective, Outputs, Perturbation, Queries, Samples, Seed, Task, ThreatModel,
 };
 
 use crate::{AttackEntry, AuditData, AuditSettings, CONTROL, InputFile, Provenance, Threat};
@@ -258,11 +258,7 @@ pub(crate) fn settings(epsilons: &[f32]) -> AuditSettings {
 pub(crate) fn provenance() -> Provenance {
     Provenance {
         model: "mean.onnx".to_owned(),
-        inputs: vec![InputFile {
-            role: "model".to_owned(),
-            name: "mean.onnx".to_owned(),
-            sha256: "ab".repeat(32),
-        }],
+        inputs: vec![InputFile { role: "model".to_owned(), name: "mean.onnx".to_owned(), sha256: "ab".repeat(32) }],
         command: Some("nocebo audit --model mean.onnx".to_owned()),
         device: "cpu".to_owned(),
         threads: 1,

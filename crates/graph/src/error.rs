@@ -40,6 +40,7 @@ pub enum OperatorError {
     },
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "callers pass texts and numbers alike")]
 impl OperatorError {
     pub(crate) fn mismatch(what: impl ToString, expected: impl ToString, got: impl ToString) -> Self {
         Self::Mismatch { what: what.to_string(), expected: expected.to_string(), got: got.to_string() }
@@ -70,7 +71,7 @@ pub enum Error {
         /// ONNX operator.
         operator: String,
         /// What is wrong.
-        reason: OperatorError,
+        reason: Box<OperatorError>,
     },
     /// The graph as a whole is not well formed: cycles, duplicate or missing names, wrong inputs.
     #[error("{what}: expected {expected}, got {got}")]
@@ -108,6 +109,7 @@ pub enum Error {
     Core(#[from] nocebo_core::Error),
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "callers pass texts and numbers alike")]
 impl Error {
     pub(crate) fn graph(what: impl ToString, expected: impl ToString, got: impl ToString) -> Self {
         Self::Graph { what: what.to_string(), expected: expected.to_string(), got: got.to_string() }

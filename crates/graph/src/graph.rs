@@ -59,7 +59,7 @@ pub struct Node {
 
 impl Node {
     pub(crate) fn error(&self, reason: OperatorError) -> Error {
-        Error::Node { node: self.name.clone(), operator: self.operator.name().into(), reason }
+        Error::Node { node: self.name.clone(), operator: self.operator.name().into(), reason: Box::new(reason) }
     }
 }
 

@@ -139,10 +139,6 @@ impl DeviceTensor {
         Self(Dispatch::float_slice(self.0, &slices))
     }
 
-    pub(crate) fn flipped(self, axes: &[usize]) -> Self {
-        Self(Dispatch::float_flip(self.0, axes))
-    }
-
     pub(crate) fn concatenated(parts: Vec<Self>, axis: usize) -> Self {
         Self(Dispatch::float_cat(parts.into_iter().map(|part| part.0).collect(), axis))
     }
@@ -275,11 +271,6 @@ impl DeviceTensor {
         Self(Dispatch::float_mask_where(self.0.clone(), mask.0.clone(), other.clone().expanded(&shape).0))
     }
 
-    /// `value` where `mask` (of the same shape) is true, `self` elsewhere.
-    pub(crate) fn filled(self, mask: &Mask, value: f32) -> Self {
-        Self(Dispatch::float_mask_fill(self.0, mask.0.clone(), scalar(value)))
-    }
-
     /// Where `self > value`.
     pub(crate) fn above(&self, value: f32) -> Mask {
         Mask(Dispatch::float_greater_elem(self.0.clone(), scalar(value), BOOLS))
@@ -294,6 +285,11 @@ impl DeviceTensor {
 
     pub(crate) fn sum(self, axes: &[usize]) -> Self {
         axes.iter().fold(self, |tensor, &axis| Self(Dispatch::float_sum_dim(tensor.0, axis)))
+    }
+
+    /// The sum of all elements, as one element.
+    pub(crate) fn total(&self) -> Self {
+        Self(Dispatch::float_sum(self.0.clone()))
     }
 
     pub(crate) fn mean(self, axes: &[usize]) -> Self {
@@ -331,49 +327,25 @@ impl DeviceTensor {
     /// Convolution of `[batch, channels, space...]` with one to three axes of space.
     pub(crate) fn convolved(self, weight: Self, bias: Option<Self>, geometry: &Geometry) -> Self {
         let bias = bias.map(|bias| bias.0);
-        fn options<const N: usize>(geometry: &Geometry) -> ConvOptions<N> {
-            let side = |values: &[usize], axis: usize| values.get(axis).copied().unwrap_or(1);
-            ConvOptions::new(
-                std::array::from_fn(|axis| side(&geometry.stride, axis)),
-                std::array::from_fn(|axis| geometry.padding.get(axis).copied().unwrap_or(0)),
-                std::array::from_fn(|axis| side(&geometry.dilation, axis)),
-                geometry.groups,
-            )
-        }
         Self(match self.rank() {
-            3 => Dispatch::conv1d(self.0, weight.0, bias, options::<1>(geometry)),
-            4 => Dispatch::conv2d(self.0, weight.0, bias, options::<2>(geometry)),
-            _ => Dispatch::conv3d(self.0, weight.0, bias, options::<3>(geometry)),
+            3 => Dispatch::conv1d(self.0, weight.0, bias, geometry.options::<1>()),
+            4 => Dispatch::conv2d(self.0, weight.0, bias, geometry.options::<2>()),
+            _ => Dispatch::conv3d(self.0, weight.0, bias, geometry.options::<3>()),
         })
     }
 
     /// Transposed convolution without padding; callers cut the borders.
     pub(crate) fn convolved_transposed(self, weight: Self, geometry: &Geometry) -> Self {
-        fn options<const N: usize>(geometry: &Geometry) -> ConvTransposeOptions<N> {
-            let side = |values: &[usize], axis: usize| values.get(axis).copied().unwrap_or(1);
-            ConvTransposeOptions::new(
-                std::array::from_fn(|axis| side(&geometry.stride, axis)),
-                [0; N],
-                [0; N],
-                std::array::from_fn(|axis| side(&geometry.dilation, axis)),
-                geometry.groups,
-            )
-        }
         Self(match self.rank() {
-            3 => Dispatch::conv_transpose1d(self.0, weight.0, None, options::<1>(geometry)),
-            4 => Dispatch::conv_transpose2d(self.0, weight.0, None, options::<2>(geometry)),
-            _ => Dispatch::conv_transpose3d(self.0, weight.0, None, options::<3>(geometry)),
+            3 => Dispatch::conv_transpose1d(self.0, weight.0, None, geometry.transposed_options::<1>()),
+            4 => Dispatch::conv_transpose2d(self.0, weight.0, None, geometry.transposed_options::<2>()),
+            _ => Dispatch::conv_transpose3d(self.0, weight.0, None, geometry.transposed_options::<3>()),
         })
     }
 
     /// Greatest value of each window of `[batch, channels, height, width]`; the gradient goes to the first of equals.
     pub(crate) fn max_pooled(self, kernel: [usize; 2], stride: [usize; 2], dilation: [usize; 2]) -> Self {
         Self(Dispatch::max_pool2d(self.0, kernel, stride, [0, 0], dilation, false))
-    }
-
-    /// Mean of each window of `[batch, channels, height, width]`.
-    pub(crate) fn mean_pooled(self, kernel: [usize; 2], stride: [usize; 2]) -> Self {
-        Self(Dispatch::avg_pool2d(self.0, kernel, stride, [0, 0], true, false))
     }
 
     /// Batch normalisation with the statistics of this batch; also returns the mean and the biased variance per channel.
@@ -390,6 +362,27 @@ pub(crate) struct Geometry {
     pub(crate) padding: Vec<usize>,
     pub(crate) dilation: Vec<usize>,
     pub(crate) groups: usize,
+}
+
+impl Geometry {
+    fn along<const N: usize>(values: &[usize], default: usize) -> [usize; N] {
+        std::array::from_fn(|axis| values.get(axis).copied().unwrap_or(default))
+    }
+
+    fn options<const N: usize>(&self) -> ConvOptions<N> {
+        ConvOptions::new(
+            Self::along(&self.stride, 1),
+            Self::along(&self.padding, 0),
+            Self::along(&self.dilation, 1),
+            self.groups,
+        )
+    }
+
+    /// Without padding.
+    fn transposed_options<const N: usize>(&self) -> ConvTransposeOptions<N> {
+        let (stride, dilation) = (Self::along(&self.stride, 1), Self::along(&self.dilation, 1));
+        ConvTransposeOptions::new(stride, [0; N], [0; N], dilation, self.groups)
+    }
 }
 
 /// Truth values on a device.

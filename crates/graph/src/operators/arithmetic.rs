@@ -160,7 +160,9 @@ impl Arithmetic {
         }
         if self == Self::Mean {
             let count = arguments.values.len() as i64;
-            result.iter_mut().for_each(|value| *value /= count);
+            for value in &mut result {
+                *value /= count;
+            }
         }
         Tensor::integers(shape, element, result)
     }

@@ -32,6 +32,8 @@ pub(crate) mod window;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use nocebo_core::Seed;
+
 pub use activation::Activation;
 pub use arithmetic::{Arithmetic, Clip};
 pub use convolution::{AutoPad, Convolution, TransposedConvolution};
@@ -88,7 +90,7 @@ pub(crate) struct Source<'a> {
 }
 
 impl Source<'_> {
-    fn wrong(&self, name: &str, must_be: &str) -> OperatorError {
+    fn wrong(name: &str, must_be: &str) -> OperatorError {
         OperatorError::attribute(name, must_be, "another type")
     }
 
@@ -96,7 +98,7 @@ impl Source<'_> {
         match self.attributes.remove(name) {
             None => Ok(None),
             Some(Attribute::Integer(value)) => Ok(Some(value)),
-            Some(_) => Err(self.wrong(name, "an integer")),
+            Some(_) => Err(Self::wrong(name, "an integer")),
         }
     }
 
@@ -120,7 +122,7 @@ impl Source<'_> {
         match self.attributes.remove(name) {
             None => Ok(default),
             Some(Attribute::Float(value)) => Ok(value),
-            Some(_) => Err(self.wrong(name, "a float")),
+            Some(_) => Err(Self::wrong(name, "a float")),
         }
     }
 
@@ -128,7 +130,7 @@ impl Source<'_> {
         match self.attributes.remove(name) {
             None => Ok(None),
             Some(Attribute::Text(value)) => Ok(Some(value)),
-            Some(_) => Err(self.wrong(name, "text")),
+            Some(_) => Err(Self::wrong(name, "text")),
         }
     }
 
@@ -140,7 +142,7 @@ impl Source<'_> {
         match self.attributes.remove(name) {
             None => Ok(None),
             Some(Attribute::Integers(values)) => Ok(Some(values)),
-            Some(_) => Err(self.wrong(name, "a list of integers")),
+            Some(_) => Err(Self::wrong(name, "a list of integers")),
         }
     }
 
@@ -160,7 +162,7 @@ impl Source<'_> {
         match self.attributes.remove(name) {
             None => Ok(None),
             Some(Attribute::Floats(values)) => Ok(Some(values)),
-            Some(_) => Err(self.wrong(name, "a list of floats")),
+            Some(_) => Err(Self::wrong(name, "a list of floats")),
         }
     }
 
@@ -168,7 +170,7 @@ impl Source<'_> {
         match self.attributes.remove(name) {
             None => Ok(None),
             Some(Attribute::Texts(values)) => Ok(Some(values)),
-            Some(_) => Err(self.wrong(name, "a list of texts")),
+            Some(_) => Err(Self::wrong(name, "a list of texts")),
         }
     }
 
@@ -176,7 +178,7 @@ impl Source<'_> {
         match self.attributes.remove(name) {
             None => Ok(None),
             Some(Attribute::Tensor(value)) => Ok(Some(value)),
-            Some(_) => Err(self.wrong(name, "a tensor")),
+            Some(_) => Err(Self::wrong(name, "a tensor")),
         }
     }
 
@@ -326,7 +328,7 @@ pub(crate) struct Arguments<'a> {
     pub(crate) values: &'a [Option<Value>],
     pub(crate) device: &'a Device,
     /// Seed of this node in this step where training is on: dropout draws from it.
-    pub(crate) training: Option<u64>,
+    pub(crate) training: Option<Seed>,
 }
 
 impl Arguments<'_> {
@@ -356,11 +358,6 @@ impl Arguments<'_> {
 
     pub(crate) fn optional_integers(&self, position: usize) -> Result<Option<Vec<i64>>, OperatorError> {
         if self.optional(position).is_none() { Ok(None) } else { self.integers(position).map(Some) }
-    }
-
-    /// Whether every input is on the host, so that the result should be too.
-    pub(crate) fn on_host(&self) -> bool {
-        self.values.iter().flatten().all(|value| matches!(value, Value::Host(_)))
     }
 }
 

@@ -32,7 +32,7 @@ impl BatchNormalization {
 
     /// Normalises by the statistics of this batch and returns them: the mean and the unbiased variance per channel.
     pub(crate) fn forward_training(
-        &self,
+        self,
         arguments: &Arguments<'_>,
     ) -> Result<(Value, DeviceTensor, DeviceTensor), OperatorError> {
         let x = arguments.tensor(0)?;

@@ -187,15 +187,13 @@ impl Resize {
     fn coordinate(&self, place: usize, side: usize, out: usize, scale: f32, region: (f32, f32)) -> f32 {
         let (place, side, length) = (place as f32, side as f32, out as f32);
         match self.coordinates {
-            Coordinates::HalfPixel => (place + 0.5) / scale - 0.5,
             Coordinates::HalfPixelSymmetric => {
                 let adjustment = length / (scale * side);
                 let centre = side / 2.0;
                 centre * (1.0 - adjustment) + (place + 0.5) / scale - 0.5
             }
-            Coordinates::PytorchHalfPixel if out <= 1 => 0.0,
-            Coordinates::PytorchHalfPixel => (place + 0.5) / scale - 0.5,
-            Coordinates::AlignCorners if out <= 1 => 0.0,
+            Coordinates::PytorchHalfPixel | Coordinates::AlignCorners if out <= 1 => 0.0,
+            Coordinates::HalfPixel | Coordinates::PytorchHalfPixel => (place + 0.5) / scale - 0.5,
             Coordinates::AlignCorners => place * (side - 1.0) / (length - 1.0),
             Coordinates::Asymmetric => place / scale,
             Coordinates::TfCropAndResize if out <= 1 => 0.5 * (region.0 + region.1) * (side - 1.0),
@@ -232,8 +230,7 @@ impl Resize {
                 for tap in first..=end.max(first) {
                     let weight = self.weight((tap as f32 - x) * shrink);
                     let outside = !(0..=last).contains(&tap);
-                    // With antialiasing neighbours outside are always left out, as in the reference implementation.
-                    if weight == 0.0 || (outside && (self.exclude_outside || self.antialias)) {
+                    if weight == 0.0 || (outside && self.exclude_outside) {
                         continue;
                     }
                     total += weight;
@@ -243,7 +240,9 @@ impl Resize {
                         None => taps.push((tap, weight)),
                     }
                 }
-                taps.iter_mut().for_each(|(_, weight)| *weight /= total);
+                for (_, weight) in &mut taps {
+                    *weight /= total;
+                }
                 Some(taps)
             })
             .collect()
@@ -334,7 +333,7 @@ impl Behaviour for Resize {
         let value = arguments.get(0)?;
         let mut x = value.to_device(arguments.device);
         let shape = x.shape();
-        let scales = arguments.optional(2).map(|scales| scales.to_host()).transpose()?;
+        let scales = arguments.optional(2).map(Value::to_host).transpose()?;
         let scales = scales.as_ref().map(|scales| scales.to_f32());
         let sizes = arguments.optional_integers(3)?;
         let sizes = self.sizes(&shape, scales.as_deref(), sizes.as_deref())?;

@@ -113,7 +113,7 @@ impl Behaviour for Dropout {
         };
         let count = elements(&shape)?;
         let kept: Option<Vec<bool>> = arguments.training.filter(|_| ratio > 0.0).map(|seed| {
-            let mut random = crate::random::generator(seed);
+            let mut random = seed.for_sample(0);
             (0..count).map(|_| random.random::<f32>() >= ratio).collect()
         });
         let mut results = vec![match &kept {
@@ -496,7 +496,7 @@ pub struct Split {
 }
 
 impl Split {
-    fn lengths(self, wanted: Option<Vec<i64>>, side: usize, parts: usize) -> Result<Vec<usize>, OperatorError> {
+    fn lengths(wanted: Option<Vec<i64>>, side: usize, parts: usize) -> Result<Vec<usize>, OperatorError> {
         if let Some(wanted) = wanted {
             let lengths = sides(&wanted)?;
             if lengths.iter().sum::<usize>() != side || lengths.len() != parts {
@@ -540,7 +540,7 @@ impl Behaviour for Split {
         let shape = inputs.shape(0)?;
         let axis = axis_of(self.axis, shape.len())?;
         let element = inputs.element(0)?;
-        let lengths = self.lengths(inputs.optional_integers(1)?, shape[axis], inputs.outputs)?;
+        let lengths = Self::lengths(inputs.optional_integers(1)?, shape[axis], inputs.outputs)?;
         let facts = lengths.into_iter().map(|length| {
             let mut part = shape.to_vec();
             part[axis] = length;
@@ -903,8 +903,8 @@ fn image(inputs: &Facts<'_>) -> Result<[usize; 4], OperatorError> {
 }
 
 /// Reshapes, permutes and reshapes again.
-fn rearranged(value: &Value, split: &[usize], order: &[usize], out: &[usize]) -> Result<Value, OperatorError> {
-    Ok(match value {
+fn rearranged(value: &Value, split: &[usize], order: &[usize], out: &[usize]) -> Value {
+    match value {
         Value::Device(tensor, element) => {
             Value::Device(tensor.clone().reshaped(split).permuted(order).reshaped(out), *element)
         }
@@ -914,7 +914,7 @@ fn rearranged(value: &Value, split: &[usize], order: &[usize], out: &[usize]) ->
             let steps: Vec<isize> = order.iter().map(|&axis| own[axis] as isize).collect();
             Value::host(tensor.pick(out, positions(&shape, &steps, 0).into_iter()))
         }
-    })
+    }
 }
 
 /// Moves channels into space: each pixel becomes a block.
@@ -968,7 +968,7 @@ impl Behaviour for DepthToSpace {
         } else {
             ([out[0], block, block, out[1], height, width], [0, 3, 4, 1, 5, 2])
         };
-        Ok(vec![rearranged(arguments.get(0)?, &split, &order, out)?])
+        Ok(vec![rearranged(arguments.get(0)?, &split, &order, out)])
     }
 }
 
@@ -1013,6 +1013,6 @@ impl Behaviour for SpaceToDepth {
         let out = output_shape(outputs, 0)?;
         let block = self.block;
         let split = [out[0], out[1] / (block * block), out[2], block, out[3], block];
-        Ok(vec![rearranged(arguments.get(0)?, &split, &[0, 3, 5, 1, 2, 4], out)?])
+        Ok(vec![rearranged(arguments.get(0)?, &split, &[0, 3, 5, 1, 2, 4], out)])
     }
 }
