@@ -9,6 +9,10 @@ use crate::gradient::{
     basic_iterative::BasicIterative, fast_gradient::FastGradient, iterative_least_likely::IterativeLeastLikely,
     one_step_target::OneStepTarget, pgd::Pgd, random_start_fgsm::RandomStartFgsm,
 };
+use crate::minimum_norm::{
+    carlini_wagner_l2::CarliniWagnerL2, decoupled_direction_norm::DecoupledDirectionNorm,
+    fast_minimum_norm::FastMinimumNorm,
+};
 
 /// One attack of the catalogue: what it is, and how it is made from settings.
 struct Entry {
@@ -28,6 +32,10 @@ const CATALOGUE: &[Entry] = &[
     Entry { info: IterativeLeastLikely::INFO, make: make::<IterativeLeastLikely> },
     Entry { info: RandomStartFgsm::INFO, make: make::<RandomStartFgsm> },
     Entry { info: Pgd::INFO, make: make::<Pgd> },
+    // minimum norm
+    Entry { info: CarliniWagnerL2::INFO, make: make::<CarliniWagnerL2> },
+    Entry { info: DecoupledDirectionNorm::INFO, make: make::<DecoupledDirectionNorm> },
+    Entry { info: FastMinimumNorm::INFO, make: make::<FastMinimumNorm> },
 ];
 
 /// What each attack is, in the order of the catalogue.
