@@ -10,8 +10,9 @@ use crate::gradient::{
     one_step_target::OneStepTarget, pgd::Pgd, random_start_fgsm::RandomStartFgsm,
 };
 use crate::minimum_norm::{
-    carlini_wagner_l2::CarliniWagnerL2, decoupled_direction_norm::DecoupledDirectionNorm,
-    fast_minimum_norm::FastMinimumNorm,
+    augmented_lagrangian::AugmentedLagrangian, box_lbfgs::BoxLbfgs, carlini_wagner_l2::CarliniWagnerL2,
+    decoupled_direction_norm::DecoupledDirectionNorm, elastic_net::ElasticNet, fast_minimum_norm::FastMinimumNorm,
+    primal_dual::PrimalDual, sigma_zero::SigmaZero,
 };
 
 /// One attack of the catalogue: what it is, and how it is made from settings.
@@ -33,9 +34,14 @@ const CATALOGUE: &[Entry] = &[
     Entry { info: RandomStartFgsm::INFO, make: make::<RandomStartFgsm> },
     Entry { info: Pgd::INFO, make: make::<Pgd> },
     // minimum norm
+    Entry { info: BoxLbfgs::INFO, make: make::<BoxLbfgs> },
     Entry { info: CarliniWagnerL2::INFO, make: make::<CarliniWagnerL2> },
     Entry { info: DecoupledDirectionNorm::INFO, make: make::<DecoupledDirectionNorm> },
     Entry { info: FastMinimumNorm::INFO, make: make::<FastMinimumNorm> },
+    Entry { info: SigmaZero::INFO, make: make::<SigmaZero> },
+    Entry { info: ElasticNet::INFO, make: make::<ElasticNet> },
+    Entry { info: PrimalDual::INFO, make: make::<PrimalDual> },
+    Entry { info: AugmentedLagrangian::INFO, make: make::<AugmentedLagrangian> },
 ];
 
 /// What each attack is, in the order of the catalogue.

@@ -11,7 +11,6 @@
 //! Differs from the source: lengths are in the range of the bounds; the storage step of each element takes the place
 //! of 256 grey levels; where the gradient is zero a random direction of unit length is taken.
 
-use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
@@ -117,10 +116,7 @@ impl Search for Walk<'_> {
         self.step += 1;
         let mut direction = self.frame.slopes(seen.gradient);
         if size(Norm::L2, &direction) < NO_GRADIENT {
-            for (element, part) in direction.iter_mut().enumerate() {
-                let draw = self.generator.random_range(-1.0..1.0);
-                *part = if self.frame.domain().is_mutable(element) { draw } else { 0.0 };
-            }
+            direction = self.frame.random_direction(&mut self.generator);
         }
         let length = size(Norm::L2, &direction).max(NO_GRADIENT);
         for (change, part) in self.change.iter_mut().zip(direction) {

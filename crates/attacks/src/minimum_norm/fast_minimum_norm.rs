@@ -7,7 +7,7 @@
 //! δ ← Π_ε(δ + α·∇m/‖∇m‖₂)                α and γ fall as a cosine, m the margin of the goal
 //! ```
 //!
-//! Source: Pintor et al., NeurIPS 2021, arXiv:2102.12827, algorithm 1.
+//! Source: Pintor et al., `NeurIPS` 2021, arXiv:2102.12827, algorithm 1.
 //!
 //! Differs from the source: step sizes are in the range of the bounds; the projection is onto ball ∩ bounds at once; it
 //! starts at the clean sample only, not at a sample of another class. Before a first success the radius grows by 1e-4 at least:
@@ -169,13 +169,15 @@ impl Search for Walk<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use nocebo_testkit::suite::{self, Strength};
+    use nocebo_testkit::suite::{self, InNorm, Strength};
 
     #[test]
     fn passes_the_common_suite() {
         let config = FastMinimumNormConfig { steps: 300, ..Default::default() };
         let attack = FastMinimumNorm::try_from(config).unwrap();
-        assert_eq!(suite::check(&attack, Strength { linear: 1.02, goals: true }), Ok(()));
+        for (norms, linear) in [(&[Norm::L0] as &[Norm], 1.25), (&[Norm::L1, Norm::L2, Norm::Linf], 1.01)] {
+            assert_eq!(suite::check(&InNorm(&attack, norms), Strength { linear, goals: true }), Ok(()));
+        }
     }
 
     #[test]

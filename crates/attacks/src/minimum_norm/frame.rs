@@ -1,5 +1,8 @@
 //! One sample in the unit of the range of its bounds.
 
+use rand::RngExt;
+use rand_chacha::ChaCha8Rng;
+
 use nocebo_core::{Domain, Norm};
 
 /// A clean sample and its bounds, with changes measured in the range of the bounds.
@@ -106,6 +109,21 @@ impl<'a> Frame<'a> {
             .enumerate()
             .map(|(element, slope)| if self.domain.is_mutable(element) { f64::from(*slope) * self.range } else { 0.0 })
             .collect()
+    }
+
+    /// A random direction of unit length in L2, 0 outside the region.
+    pub(crate) fn random_direction(&self, generator: &mut ChaCha8Rng) -> Vec<f64> {
+        let mut direction: Vec<f64> = (0..self.elements()).map(|_| generator.random_range(-1.0..1.0)).collect();
+        for (element, part) in direction.iter_mut().enumerate() {
+            if !self.domain.is_mutable(element) {
+                *part = 0.0;
+            }
+        }
+        let length = size(Norm::L2, &direction).max(f64::MIN_POSITIVE);
+        for part in &mut direction {
+            *part /= length;
+        }
+        direction
     }
 
     /// The size of the greatest change that the bounds and the region leave.
