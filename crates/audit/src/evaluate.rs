@@ -145,12 +145,8 @@ pub(crate) fn clean(checked: &Checked<'_>) -> Result<(Clean, Outputs), AuditErro
     let objective = GoalObjective::new(&checked.goal, task, Loss::Margin)?;
     let outputs = outputs_in_batches(checked, &data.samples, settings.batch_size)?;
     let mut cotangent = vec![0.0; task.outputs()];
-    let mut found = Clean {
-        decisions: Vec::new(),
-        margins: Vec::new(),
-        in_scope: checked.in_scope.clone(),
-        standing: Vec::new(),
-    };
+    let mut found =
+        Clean { decisions: Vec::new(), margins: Vec::new(), in_scope: checked.in_scope.clone(), standing: Vec::new() };
     for (row, logits) in outputs.rows().enumerate() {
         if logits.iter().any(|logit| !logit.is_finite()) {
             return Err(Error::NonFinite { what: "output", sample: data.samples.indices()[row] }.into());
@@ -218,7 +214,8 @@ pub(crate) fn evaluate(
             };
             let cells = records::decode(bytes).map_err(corrupt)?;
             let fits = |cell: &Cell| cell.attack == run.entry.name && cell.norm == run.norm;
-            if cells.len() != run.judged.len() || !cells.iter().all(|cell| fits(cell) && cell.rows.len() == clean.standing.len())
+            if cells.len() != run.judged.len()
+                || !cells.iter().all(|cell| fits(cell) && cell.rows.len() == clean.standing.len())
             {
                 return Err(corrupt("other records".to_owned()));
             }
@@ -444,8 +441,7 @@ fn recheck(
             let storable = threat.allows(base.row(row), stored.row(row));
             judged.success_stored = storable && finite(logits) && goal.is_reached(task, row, logits);
             // What the threat model does not allow says nothing about the model.
-            judged.finite =
-                (judged.decision.is_some() || !judged.within_threat) && (finite(logits) || !storable);
+            judged.finite = (judged.decision.is_some() || !judged.within_threat) && (finite(logits) || !storable);
         }
         former = Some((stored, answers));
     }

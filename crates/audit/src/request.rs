@@ -249,7 +249,11 @@ impl<'a> Checked<'a> {
             return Err(AuditError::invalid("samples", "at least one", "none"));
         }
         if data.labels.len() != data.samples.len() {
-            return Err(AuditError::invalid("labels", format!("{}, one a sample", data.samples.len()), data.labels.len()));
+            return Err(AuditError::invalid(
+                "labels",
+                format!("{}, one a sample", data.samples.len()),
+                data.labels.len(),
+            ));
         }
         data.labels.iter().try_for_each(|label| spec.task.check_label(label))?;
         if let Some(patients) = &data.patients

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use nocebo_core::{
-    Attack, AttackInfo, AttackOutcome, AttackProblem, DifferentiableModel, Domain, Error, Goal, Gradient, Knowledge, Label,
-    Loss, Model, ModelSpec, Norm, Objective, Outputs, Perturbation, Queries, Samples, Seed, Task, ThreatModel,
+    Attack, AttackInfo, AttackOutcome, AttackProblem, DifferentiableModel, Domain, Error, Goal, Gradient, Knowledge,
+    Label, Loss, Model, ModelSpec, Norm, Objective, Outputs, Perturbation, Queries, Samples, Seed, Task, ThreatModel,
 };
 
 use crate::{AttackEntry, AuditData, AuditSettings, CONTROL, InputFile, Provenance, Threat};
@@ -105,7 +105,7 @@ where
 /// How a toy attack behaves.
 #[derive(Clone, Copy, PartialEq)]
 pub(crate) enum Behaviour {
-    /// `steps` sign steps of epsilon / steps along the cross-entropy gradient; keeps the last point.
+    /// `steps` sign steps of 2.5 epsilon / steps (one step: epsilon) along the cross-entropy gradient; keeps the last point.
     SignSteps(u32),
     /// The closed-form least Linf change for [`Mean`], plus a little.
     LeastChange,
@@ -164,7 +164,7 @@ impl Attack for ToyAttack {
         match self.behaviour {
             Behaviour::SignSteps(steps) => {
                 for _ in 0..steps {
-                    step(&mut points, epsilon / steps as f32)?;
+                    step(&mut points, epsilon * (2.5 / steps as f32).min(1.0))?;
                 }
             }
             Behaviour::Backwards(steps) => {
@@ -258,11 +258,7 @@ pub(crate) fn settings(epsilons: &[f32]) -> AuditSettings {
 pub(crate) fn provenance() -> Provenance {
     Provenance {
         model: "mean.onnx".to_owned(),
-        inputs: vec![InputFile {
-            role: "model".to_owned(),
-            name: "mean.onnx".to_owned(),
-            sha256: "ab".repeat(32),
-        }],
+        inputs: vec![InputFile { role: "model".to_owned(), name: "mean.onnx".to_owned(), sha256: "ab".repeat(32) }],
         command: Some("nocebo audit --model mean.onnx".to_owned()),
         device: "cpu".to_owned(),
         threads: 1,

@@ -73,9 +73,8 @@ impl<'a> Watched<'a> {
                 continue;
             }
             let seen = &mut all[row];
-            let inside = |(element, value): (usize, &f32)| {
-                (domain.lower()[element]..=domain.upper()[element]).contains(value)
-            };
+            let inside =
+                |(element, value): (usize, &f32)| (domain.lower()[element]..=domain.upper()[element]).contains(value);
             seen.trace.left_bounds |= !point.iter().enumerate().all(inside);
             if !seen.trace.reached && self.goal.is_reached(task, row, logits) {
                 seen.trace.reached = self.threat.allows(self.inputs.row(row), point);

@@ -141,7 +141,8 @@ fn draw_band(svg: &mut String, curve: &Curve, x: impl Fn(f64) -> f64, y: impl Fn
     let upper = curve.band.iter().map(|&(budget, _, upper)| (x(budget), y(upper)));
     let lower = curve.band.iter().rev().map(|&(budget, lower, _)| (x(budget), y(lower)));
     let points: Vec<String> = upper.chain(lower).map(|(x, y)| format!("{x:.1},{y:.1}")).collect();
-    let _ = writeln!(svg, "<polygon points=\"{}\" fill=\"{}\" opacity=\"0.14\"/>", points.join(" "), colour(curve.look));
+    let _ =
+        writeln!(svg, "<polygon points=\"{}\" fill=\"{}\" opacity=\"0.14\"/>", points.join(" "), colour(curve.look));
 }
 
 fn draw_curve(svg: &mut String, curve: &Curve, x: impl Fn(f64) -> f64, y: impl Fn(f64) -> f64) {
@@ -149,7 +150,9 @@ fn draw_curve(svg: &mut String, curve: &Curve, x: impl Fn(f64) -> f64, y: impl F
         .points
         .iter()
         .enumerate()
-        .map(|(place, &(budget, share))| format!("{}{:.1} {:.1}", if place == 0 { 'M' } else { 'L' }, x(budget), y(share)))
+        .map(|(place, &(budget, share))| {
+            format!("{}{:.1} {:.1}", if place == 0 { 'M' } else { 'L' }, x(budget), y(share))
+        })
         .collect();
     stroke(svg, &path.concat(), curve.look);
     for &(budget, share) in &curve.points {
@@ -192,8 +195,7 @@ fn marker(svg: &mut String, (x, y): (f64, f64), look: Look) {
         },
     };
     let fill = if matches!(look, Look::Control) { "none" } else { colour(look) };
-    let _ =
-        writeln!(svg, "<path d=\"{shape}\" fill=\"{fill}\" stroke=\"{}\" stroke-width=\"1.5\"/>", colour(look));
+    let _ = writeln!(svg, "<path d=\"{shape}\" fill=\"{fill}\" stroke=\"{}\" stroke-width=\"1.5\"/>", colour(look));
 }
 
 fn line(svg: &mut String, from: (f64, f64), to: (f64, f64), colour: &str) {

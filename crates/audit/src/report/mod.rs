@@ -184,9 +184,8 @@ fn threat_model(page: &mut String, entries: &[ReportEntry<'_>]) {
 
 fn threat_text(audit: &Audit) -> String {
     let (data, settings) = (&audit.data, &audit.settings);
-    let finding = |finding: usize| {
-        escape(audit.model.class_names.get(finding).cloned().unwrap_or_else(|| finding.to_string()))
-    };
+    let finding =
+        |finding: usize| escape(audit.model.class_names.get(finding).cloned().unwrap_or_else(|| finding.to_string()));
     let goal = match settings.goal {
         AuditGoal::Untargeted => "make the model decide anything but the truth (untargeted)".to_owned(),
         AuditGoal::FalseNegative { finding: class } => {
@@ -201,12 +200,17 @@ fn threat_text(audit: &Audit) -> String {
         .iter()
         .map(|threat| {
             let list: Vec<String> = threat.epsilons.iter().map(|epsilon| significant(f64::from(*epsilon))).collect();
-            format!("{} ({}): {} {}", norm_name(threat.norm), threat.norm, list.join(", "), budget_unit(audit, threat.norm))
+            format!(
+                "{} ({}): {} {}",
+                norm_name(threat.norm),
+                threat.norm,
+                list.join(", "),
+                budget_unit(audit, threat.norm)
+            )
         })
         .collect();
     let white_box = audit.attacks.iter().any(|attack| attack.knowledge == "gradients" && !attack.control);
-    let black_box =
-        audit.attacks.iter().any(|attack| matches!(attack.knowledge.as_str(), "scores" | "decisions"));
+    let black_box = audit.attacks.iter().any(|attack| matches!(attack.knowledge.as_str(), "scores" | "decisions"));
     let knowledge = match (white_box, black_box) {
         (true, true) => "model and weights (white box), and outputs only (black box); MITRE ATLAS AML.T0043.000, .001",
         (true, false) => "model and weights (white box); MITRE ATLAS AML.T0043.000",
@@ -225,7 +229,10 @@ fn threat_text(audit: &Audit) -> String {
     let mut fact = |term: &str, value: &str| {
         let _ = writeln!(text, "<dt>{term}</dt><dd>{value}</dd>");
     };
-    fact("Attack", "evasion at deployment: the input is changed, the model is not (NIST AI 100-2; MITRE ATLAS AML.T0015)");
+    fact(
+        "Attack",
+        "evasion at deployment: the input is changed, the model is not (NIST AI 100-2; MITRE ATLAS AML.T0015)",
+    );
     fact("Attacker's goal", &goal);
     fact("Attacker's knowledge", knowledge);
     fact("Allowed change", &escape(budgets.join("; ")));
@@ -263,10 +270,12 @@ fn threat_text(audit: &Audit) -> String {
             audit.skipped.iter().map(|skipped| format!("{} in {}", escape(&skipped.attack), skipped.norm)).collect();
         fact("Left out", &format!("{} (not defined)", skipped.join(", ")));
     }
-    text.push_str("</dl>\n<p class=\"note\">Samples that are wrong without an attack are not attacked and count as not robust. \
+    text.push_str(
+        "</dl>\n<p class=\"note\">Samples that are wrong without an attack are not attacked and count as not robust. \
          A sample counts as robust at a budget only if no attack brings it down at that budget or a smaller one. Every \
          success is confirmed by a forward pass of the audit's own, once as computed and once after rounding to what a \
-         file stores. Noise is a control and never part of the worst case.</p>\n");
+         file stores. Noise is a control and never part of the worst case.</p>\n",
+    );
     text
 }
 
@@ -314,15 +323,15 @@ fn curves(page: &mut String, entries: &[ReportEntry<'_>]) {
 
 fn draw(page: &mut String, id: &str, title: &str, audit: &Audit, norm: Norm, curves: Vec<Curve>) {
     let vertical = robust_name(audit.settings.goal);
-    let ticks: Vec<f64> = curves
-        .iter()
-        .flat_map(|curve| curve.points.iter().map(|(budget, _)| *budget))
-        .fold(Vec::new(), |mut ticks, budget| {
+    let ticks: Vec<f64> = curves.iter().flat_map(|curve| curve.points.iter().map(|(budget, _)| *budget)).fold(
+        Vec::new(),
+        |mut ticks, budget| {
             if !ticks.contains(&budget) {
                 ticks.push(budget);
             }
             ticks
-        });
+        },
+    );
     let spoken: Vec<String> = curves
         .iter()
         .map(|curve| {
@@ -368,8 +377,7 @@ fn results(page: &mut String, entries: &[ReportEntry<'_>]) {
             audit.data.in_scope,
             audit.data.attacked,
         );
-        let mut columns =
-            vec!["Attack", "Robust accuracy", "after storage", "Success of attack", "Balanced accuracy"];
+        let mut columns = vec!["Attack", "Robust accuracy", "after storage", "Success of attack", "Balanced accuracy"];
         if binary {
             columns.extend(["False negatives", "False positives"]);
         }
@@ -448,8 +456,12 @@ fn decision_columns(page: &mut String, decisions: &DecisionMetrics, binary: bool
     let balanced = decisions.balanced_accuracy.map_or_else(|| "–".to_owned(), percent);
     let _ = write!(page, "<td>{balanced}</td>");
     if binary {
-        let _ =
-            write!(page, "<td>{}</td><td>{}</td>", of(&decisions.false_negative_rate), of(&decisions.false_positive_rate));
+        let _ = write!(
+            page,
+            "<td>{}</td><td>{}</td>",
+            of(&decisions.false_negative_rate),
+            of(&decisions.false_positive_rate)
+        );
     }
 }
 
@@ -467,7 +479,9 @@ fn clinical(page: &mut String, entries: &[ReportEntry<'_>]) {
             escape(name)
         );
         // Of two exclusive classes one says everything.
-        let shown = |class: usize| audit.settings.finding.is_none_or(|finding| finding == class || audit.clean.classes.len() > 2);
+        let shown = |class: usize| {
+            audit.settings.finding.is_none_or(|finding| finding == class || audit.clean.classes.len() > 2)
+        };
         for (class, rates) in audit.clean.classes.iter().enumerate().filter(|(class, _)| shown(*class)) {
             page.push_str("<tbody>\n");
             let mut row = |budget: &str, metrics: &DecisionMetrics| {
@@ -606,7 +620,10 @@ fn manifest(page: &mut String, entries: &[ReportEntry<'_>]) {
             let _ = writeln!(page, "<dt>{}</dt><dd>{value}</dd>", escape(term));
         };
         for input in &provenance.inputs {
-            fact(&format!("{} SHA-256", input.role), format!("{} <code>{}</code>", escape(&input.name), escape(&input.sha256)));
+            fact(
+                &format!("{} SHA-256", input.role),
+                format!("{} <code>{}</code>", escape(&input.name), escape(&input.sha256)),
+            );
         }
         fact("records SHA-256", format!("<code>{}</code>", escape(&audit.records_sha256)));
         fact("Seed", audit.settings.seed.0.to_string());
