@@ -658,10 +658,12 @@ mod tests {
         assert!(nobody.to_string().contains("at least one sample that the goal is about"), "{nobody}");
     }
 
+    type Parts = (AuditData, Vec<AttackEntry>, AuditSettings);
+
     #[test]
     fn requests_that_do_not_fit_are_refused_with_what_was_expected() {
         let good = (toy::ten(), toy::attacks(), toy::settings(&[1.0]));
-        let refused = |change: &dyn Fn(&mut (AuditData, Vec<AttackEntry>, AuditSettings))| {
+        let refused = |change: &dyn Fn(&mut Parts)| {
             let mut parts = (good.0.clone(), toy::attacks(), good.2.clone());
             change(&mut parts);
             audit_of(&Mean::new(), &parts.0, &parts.1, &parts.2).unwrap_err().to_string()

@@ -366,12 +366,14 @@ mod tests {
         let names = ["a", "b", "c"].map(str::to_owned);
         let subjects = Subjects { labels, clean: &clean, class_names: &names, finding: Some(1), domain: &domain };
         let mut all = Harm::none(labels.len(), 3);
-        harm.into_iter().for_each(|cell| all.add(labels, cell));
+        if let Some(cell) = harm {
+            all.add(labels, cell);
+        }
         subjects.decisions(&all)
     }
 
-    fn fell(decision: Label) -> Option<Attacked> {
-        Some(Attacked {
+    fn fell(decision: Label) -> Attacked {
+        Attacked {
             claimed: true,
             within_threat: true,
             finite: true,
@@ -382,7 +384,7 @@ mod tests {
             distances: Some([1.0; 4]),
             queries: Queries::default(),
             trace: crate::cell::Trace::default(),
-        })
+        }
     }
 
     fn cell(rows: Vec<Option<Attacked>>) -> Cell {
@@ -409,7 +411,7 @@ mod tests {
         let attacked = decisions(
             &labels,
             &decided,
-            Some(&cell(vec![None, None, fell(Label::Class(0)), None, fell(Label::Class(1))])),
+            Some(&cell(vec![None, None, Some(fell(Label::Class(0))), None, Some(fell(Label::Class(1)))])),
         );
         assert_eq!(counts(attacked.accuracy), (2, 5));
         assert_eq!(attacked.false_negative_rate.map(counts), Some((1, 2)));
@@ -427,7 +429,7 @@ mod tests {
         assert_eq!(counts(clean.accuracy), (1, 2));
         // Sensitivities 1, 1 (none for c), specificities 0, 1, 1.
         assert_eq!(clean.balanced_accuracy, Some(4.0 / 5.0));
-        let attacked = decisions(&labels, &decided, Some(&cell(vec![fell(findings("101")), None])));
+        let attacked = decisions(&labels, &decided, Some(&cell(vec![Some(fell(findings("101"))), None])));
         assert_eq!(attacked.false_negative_rate.map(counts), Some((1, 1)));
         assert_eq!(counts(attacked.classes[2].specificity), (1, 2));
         assert_eq!(counts(attacked.classes[0].sensitivity), (1, 1));

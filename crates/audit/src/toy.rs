@@ -117,6 +117,8 @@ pub(crate) enum Behaviour {
     Forget,
     /// Returns a point two epsilons away, and claims success.
     Escape,
+    /// Sign steps of epsilon / steps: the last one reaches the wall.
+    SmallSteps(u32),
     /// Steps against the gradient.
     Backwards(u32),
 }
@@ -165,6 +167,11 @@ impl Attack for ToyAttack {
             Behaviour::SignSteps(steps) => {
                 for _ in 0..steps {
                     step(&mut points, epsilon * (2.5 / steps as f32).min(1.0))?;
+                }
+            }
+            Behaviour::SmallSteps(steps) => {
+                for _ in 0..steps {
+                    step(&mut points, epsilon / steps as f32)?;
                 }
             }
             Behaviour::Backwards(steps) => {
