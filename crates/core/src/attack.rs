@@ -87,7 +87,8 @@ pub trait Attack: Send + Sync {
     /// What this attack is.
     fn info(&self) -> AttackInfo;
 
-    /// Searches for perturbed inputs. Called by [`Attack::run`], which has checked the problem.
+    /// Searches for perturbed inputs. Called by [`Attack::run`], which has checked the problem and left out the samples
+    /// that reach the goal unchanged; there is at least one sample.
     ///
     /// The result of a sample may depend only on that sample, the model, and (seed, sample index).
     ///
@@ -97,6 +98,8 @@ pub trait Attack: Send + Sync {
     fn perturb(&self, problem: &AttackProblem<'_>) -> Result<Perturbation, Error>;
 
     /// Perturbs `inputs` (`[batch, elements]`, in the unit of the threat model's domain) to reach `goal`.
+    ///
+    /// The clean samples are queried once; those that reach the goal already are returned unchanged, as a success.
     ///
     /// # Errors
     ///
@@ -128,24 +131,36 @@ pub trait Attack: Send + Sync {
         threat.domain().check(inputs)?;
         goal.check(&model.spec().task, inputs.len())?;
         let oracle = Oracle::new(model, threat.query_limit());
-        let seed = seed.named(info.name);
-        let found = if inputs.is_empty() {
-            Perturbation { inputs: inputs.clone(), success: Vec::new() }
-        } else {
-            self.perturb(&AttackProblem { oracle: &oracle, inputs, goal, threat, seed })?
-        };
-        for (row, (clean, point)) in inputs.rows().zip(found.inputs.rows()).enumerate() {
-            if !threat.allows(clean, point) {
-                let distance = threat.norm().distance(clean, point);
-                return Err(Error::mismatch(
-                    "perturbed input",
-                    format!("within {} {} of the clean one and inside the bounds", threat.norm(), threat.epsilon()),
-                    format!("{} {distance} for sample {} from {}", threat.norm(), inputs.indices()[row], info.name),
-                ));
+        let mut perturbed_inputs = inputs.clone();
+        let mut success = vec![false; inputs.len()];
+        if !inputs.is_empty() && threat.query_limit() != Some(0) {
+            success = goal.reached(&model.spec().task, &oracle.outputs(inputs)?);
+        }
+        let rows: Vec<usize> = (0..inputs.len()).filter(|&row| !success[row]).collect();
+        if !rows.is_empty() && threat.query_limit().is_none_or(|limit| limit > 1) {
+            let problem = AttackProblem {
+                oracle: &oracle,
+                inputs: &inputs.select(&rows),
+                goal: &goal.select(&rows),
+                threat,
+                seed: seed.named(info.name),
+            };
+            let found = self.perturb(&problem)?;
+            for (position, &row) in rows.iter().enumerate() {
+                if !threat.allows(inputs.row(row), found.inputs.row(position)) {
+                    let distance = threat.norm().distance(inputs.row(row), found.inputs.row(position));
+                    return Err(Error::mismatch(
+                        "perturbed input",
+                        format!("within {} {} of the clean one and inside the bounds", threat.norm(), threat.epsilon()),
+                        format!("{} {distance} for sample {} from {}", threat.norm(), inputs.indices()[row], info.name),
+                    ));
+                }
+                perturbed_inputs.copy_row(row, &found.inputs, position);
+                success[row] = found.success[position];
             }
         }
         let queries = inputs.indices().iter().map(|&sample| oracle.queries(sample)).collect();
-        Ok(AttackOutcome { perturbed_inputs: found.inputs, success: found.success, queries })
+        Ok(AttackOutcome { perturbed_inputs, success, queries })
     }
 }
 

@@ -64,8 +64,17 @@ impl ThreatModel {
     /// When the batches do not have the domain's size.
     pub fn project(&self, clean: &Samples, points: &mut Samples) {
         for (clean, point) in clean.rows().zip(points.rows_mut()) {
-            self.norm.project(self.epsilon, &self.domain, clean, point);
+            self.project_row(clean, point);
         }
+    }
+
+    /// [`Norm::project`] for one row.
+    ///
+    /// # Panics
+    ///
+    /// When the rows do not have the domain's size.
+    pub fn project_row(&self, clean: &[f32], point: &mut [f32]) {
+        self.norm.project(self.epsilon, &self.domain, clean, point);
     }
 
     /// Whether `point` is allowed: inside the bounds, unchanged outside the region, and within epsilon of `clean` up
@@ -95,14 +104,32 @@ impl ThreatModel {
     ///
     /// When `clean` does not have the domain's size.
     pub fn random_point(&self, clean: &[f32], generator: &mut ChaCha8Rng) -> Vec<f32> {
+        self.draw(clean, generator, Place::Inside)
+    }
+
+    /// A random point at distance epsilon from `clean`, the control for an attack that uses its whole budget: random
+    /// signs for Linf, a uniform direction for L1 and L2, and for L0 a random choice of elements at a random end of
+    /// their bounds; then projected onto the bounds, which may shorten it.
+    ///
+    /// # Panics
+    ///
+    /// When `clean` does not have the domain's size.
+    pub fn random_surface_point(&self, clean: &[f32], generator: &mut ChaCha8Rng) -> Vec<f32> {
+        self.draw(clean, generator, Place::Surface)
+    }
+
+    fn draw(&self, clean: &[f32], generator: &mut ChaCha8Rng, place: Place) -> Vec<f32> {
         let elements = clean.len();
+        let (lower, upper) = (self.domain.lower(), self.domain.upper());
         let mut point = clean.to_vec();
-        let uniform = |element: usize, generator: &mut ChaCha8Rng| {
-            generator.random_range(self.domain.lower()[element]..=self.domain.upper()[element])
+        let anywhere = |element: usize, generator: &mut ChaCha8Rng| match place {
+            Place::Inside => generator.random_range(lower[element]..=upper[element]),
+            Place::Surface if generator.random::<bool>() => upper[element],
+            Place::Surface => lower[element],
         };
         if self.epsilon.is_infinite() {
             for (element, value) in point.iter_mut().enumerate() {
-                *value = uniform(element, generator);
+                *value = anywhere(element, generator);
             }
         } else {
             match self.norm {
@@ -112,24 +139,32 @@ impl ThreatModel {
                     for place in 0..(self.epsilon as usize).min(free.len()) {
                         let other = generator.random_range(place..free.len());
                         free.swap(place, other);
-                        point[free[place]] = uniform(free[place], generator);
+                        point[free[place]] = anywhere(free[place], generator);
                     }
                 }
                 Norm::Linf => {
                     for value in &mut point {
-                        *value += self.epsilon * generator.random_range(-1.0_f32..=1.0);
+                        *value += self.epsilon
+                            * match place {
+                                Place::Inside => generator.random_range(-1.0_f32..=1.0),
+                                Place::Surface if generator.random::<bool>() => 1.0,
+                                Place::Surface => -1.0,
+                            };
                     }
                 }
                 Norm::L1 | Norm::L2 => {
                     let direction = self.random_direction(elements, generator);
-                    let radius = f64::from(self.epsilon) * generator.random::<f64>().powf(1.0 / elements as f64);
+                    let fraction = match place {
+                        Place::Inside => generator.random::<f64>().powf(1.0 / elements as f64),
+                        Place::Surface => 1.0,
+                    };
                     for (value, direction) in point.iter_mut().zip(direction) {
-                        *value = (f64::from(*value) + radius * direction) as f32;
+                        *value = (f64::from(*value) + fraction * f64::from(self.epsilon) * direction) as f32;
                     }
                 }
             }
         }
-        self.norm.project(self.epsilon, &self.domain, clean, &mut point);
+        self.project_row(clean, &mut point);
         point
     }
 
@@ -156,6 +191,13 @@ impl ThreatModel {
         }
         direction
     }
+}
+
+/// Where a random point lies.
+#[derive(Clone, Copy)]
+enum Place {
+    Inside,
+    Surface,
 }
 
 /// An epsilon as a user writes it: a number in the unit of the data, or with a suffix.
@@ -317,6 +359,17 @@ mod tests {
                 greatest = greatest.max(norm.distance(&clean, &point));
             }
             assert!(epsilon.is_infinite() || greatest > 0.9 * f64::from(epsilon), "{norm}: {greatest}");
+        }
+    }
+
+    #[test]
+    fn surface_points_use_the_whole_budget() {
+        let clean = vec![100.0; 16];
+        for (norm, epsilon) in [(Norm::L0, 3.0), (Norm::L1, 20.0), (Norm::L2, 20.0), (Norm::Linf, 8.0)] {
+            let threat = ThreatModel::new(norm, epsilon, images()).unwrap();
+            let point = threat.random_surface_point(&clean, &mut Seed(3).for_sample(1));
+            assert!(threat.allows(&clean, &point));
+            assert!((norm.distance(&clean, &point) - f64::from(epsilon)).abs() < 1e-4, "{norm}");
         }
     }
 

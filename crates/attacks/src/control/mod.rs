@@ -1,0 +1,3 @@
+//! Changes that ignore the model: what an attack must beat.
+
+pub mod noise;

@@ -1,0 +1,11 @@
+//! Attacks that follow the gradient inside a fixed budget.
+
+pub mod basic_iterative;
+pub mod fast_gradient;
+pub mod iterative_least_likely;
+pub mod one_step_target;
+pub mod pgd;
+pub mod random_start_fgsm;
+pub(crate) mod search;
+pub(crate) mod step;
+pub(crate) mod target_class;

@@ -1,0 +1,6 @@
+//! Toy models with known optima, and the common suites that every attack must pass.
+
+#![expect(clippy::missing_panics_doc, reason = "toy values are written out beside the call; a panic is a failed test")]
+
+pub mod models;
+pub mod suite;
