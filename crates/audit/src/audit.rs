@@ -23,8 +23,8 @@ use crate::{AttackEntry, AuditError, AuditRequest};
 /// Version of the layout of `audit.json`.
 const SCHEMA: u32 = 1;
 
-/// Results of an audit: what `audit.json` holds. Everything but [`Audit::timings`] and [`Audit::run`] is the same
-/// whenever the same audit is repeated.
+/// Results of an audit: what `audit.json` holds. Everything but [`Audit::timings`], [`Audit::run`] and
+/// [`Audit::provenance`] is the same whenever the same audit is repeated.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 pub struct Audit {
     /// Version of this layout.
@@ -811,7 +811,8 @@ mod tests {
     #[test]
     fn examples_show_what_fell_one_label_after_the_other() {
         let settings = AuditSettings { include_images: 3, ..toy::settings(&[2.0, 4.0]) };
-        let found = audit_of(&Mean::new(), &toy::ten(), &toy::attacks(), &settings).unwrap();
+        let data = toy::data(&[125.0, 127.0, 98.0, 131.0, 129.0]);
+        let found = audit_of(&Mean::new(), &data, &toy::attacks(), &settings).unwrap();
         let shown: Vec<(u64, f32, &str, &str)> = found
             .examples
             .iter()
@@ -821,7 +822,7 @@ mod tests {
             .collect();
         assert_eq!(
             shown,
-            [(100, 2.0, "normal", "pneumonia"), (105, 2.0, "pneumonia", "normal"), (101, 4.0, "normal", "pneumonia"),]
+            [(101, 2.0, "normal", "pneumonia"), (104, 2.0, "pneumonia", "normal"), (100, 4.0, "normal", "pneumonia"),]
         );
         assert_eq!(found.examples[0].pair.row(1), [129.0; 4]);
     }

@@ -523,7 +523,20 @@ mod tests {
 
     #[test]
     fn logits_too_large_for_the_cross_entropy_are_seen() {
-        assert_eq!(failures(&Mean::scaled(1e4), &toy::attacks(), &[0.5]), ["loss_does_not_saturate"]);
+        // Two findings, of which the first is always there. The sum of cross-entropies is flat at logits of 10 000.
+        let mut model = Mean::scaled(1e4);
+        model.spec.task = nocebo_core::Task::MultiLabel { thresholds: vec![-1e9, 0.0] };
+        let mut data = toy::ten();
+        for label in &mut data.labels {
+            *label = Label::Findings(vec![true, *label == Label::Class(1)]);
+        }
+        let found = found(&model, &data, &toy::attacks(), &toy::settings(&[0.5]));
+        let saturated = found.iter().find(|finding| finding.id == "loss_does_not_saturate").unwrap();
+        assert_eq!(
+            (saturated.status, saturated.detail.as_str()),
+            (Status::Fail, "8 of 8 cross-entropy gradients are zero")
+        );
+        assert_eq!(failures(&Mean::scaled(1e4), &toy::attacks(), &[0.5]), [""; 0]);
     }
 
     #[test]

@@ -16,7 +16,7 @@ pub(crate) const SHAPE: [usize; 3] = [1, 2, 2];
 ///
 /// In Linf a sample of class 1 falls from epsilon = mean − 128 on, one of class 0 above 128 − mean.
 pub(crate) struct Mean {
-    spec: ModelSpec,
+    pub(crate) spec: ModelSpec,
     scale: f32,
 }
 
