@@ -465,3 +465,178 @@ fn place(threat: &ThreatResult) -> String {
 fn percent(share: f64) -> String {
     format!("{} %", significant(100.0 * share))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use nocebo_core::{DifferentiableModel, Label, Norm};
+
+    use super::*;
+    use crate::toy::{self, Behaviour, Bent, Mean, ToyAttack};
+    use crate::{AuditData, AuditRequest, AuditSettings, CONTROL, evaluate};
+
+    fn found(
+        model: &dyn DifferentiableModel,
+        data: &AuditData,
+        attacks: &[AttackEntry],
+        settings: &AuditSettings,
+    ) -> Vec<Finding> {
+        let provenance = toy::provenance();
+        let request = AuditRequest { model, data, attacks, settings, provenance: &provenance };
+        evaluate(request, &()).unwrap().audit.findings
+    }
+
+    fn failures(model: &dyn DifferentiableModel, attacks: &[AttackEntry], epsilons: &[f32]) -> Vec<String> {
+        let found = found(model, &toy::ten(), attacks, &toy::settings(epsilons));
+        assert!(found.iter().all(|finding| (finding.status == Status::Fail) != finding.advice.is_empty()));
+        found.into_iter().filter(|finding| finding.status == Status::Fail).map(|finding| finding.id).collect()
+    }
+
+    fn bent<L, G>(logits: L, gradient: G) -> Bent<L, G>
+    where
+        L: Fn(&[f32], &mut [f32]),
+        G: Fn(&mut [f32]),
+    {
+        Bent { inner: Mean::new(), logits, gradient }
+    }
+
+    fn keep_logits(_: &[f32], _: &mut [f32]) {}
+
+    fn keep_gradient(_: &mut [f32]) {}
+
+    const EPSILONS: [f32; 3] = [2.0, 4.0, 8.0];
+
+    #[test]
+    fn an_honest_model_under_honest_attacks_raises_nothing() {
+        assert_eq!(failures(&Mean::new(), &toy::attacks(), &EPSILONS), [""; 0]);
+    }
+
+    #[test]
+    fn a_gradient_of_zeros_is_seen() {
+        let shattered = bent(keep_logits, |gradient: &mut [f32]| gradient.fill(0.0));
+        let failed = failures(&shattered, &toy::attacks(), &[8.0, 64.0]);
+        assert_eq!(failed, ["gradients_available", "noise_weaker_than_attack"]);
+        let broken = bent(keep_logits, |gradient: &mut [f32]| gradient[0] = f32::NAN);
+        assert_eq!(failures(&broken, &toy::attacks(), &[0.5]), ["gradients_available", "numbers_are_finite"]);
+    }
+
+    #[test]
+    fn logits_too_large_for_the_cross_entropy_are_seen() {
+        // Two findings, of which the first is always there. The sum of cross-entropies is flat at logits of 10 000.
+        let mut model = Mean::scaled(1e4);
+        model.spec.task = nocebo_core::Task::MultiLabel { thresholds: vec![-1e9, 0.0] };
+        let mut data = toy::ten();
+        for label in &mut data.labels {
+            *label = Label::Findings(vec![true, *label == Label::Class(1)]);
+        }
+        let found = found(&model, &data, &toy::attacks(), &toy::settings(&[0.5]));
+        let saturated = found.iter().find(|finding| finding.id == "loss_does_not_saturate").unwrap();
+        assert_eq!(
+            (saturated.status, saturated.detail.as_str()),
+            (Status::Fail, "8 of 8 cross-entropy gradients are zero")
+        );
+        assert_eq!(failures(&Mean::scaled(1e4), &toy::attacks(), &[0.5]), [""; 0]);
+    }
+
+    #[test]
+    fn answers_that_change_are_seen() {
+        let asked = AtomicUsize::new(0);
+        let random = bent(
+            move |_: &[f32], logits: &mut [f32]| logits[1] += asked.fetch_add(1, Ordering::Relaxed) as f32 * 1e-3,
+            keep_gradient,
+        );
+        assert!(failures(&random, &toy::attacks(), &[2.0]).contains(&"answers_repeat".to_owned()));
+    }
+
+    #[test]
+    fn probabilities_in_the_place_of_logits_are_seen() {
+        let softmax = bent(
+            |_: &[f32], logits: &mut [f32]| {
+                let odds = logits[1].exp();
+                logits.copy_from_slice(&[1.0 / (1.0 + odds), odds / (1.0 + odds)]);
+            },
+            keep_gradient,
+        );
+        assert_eq!(failures(&softmax, &toy::attacks(), &[2.0]), ["outputs_are_logits"]);
+    }
+
+    #[test]
+    fn an_iterative_attack_weaker_than_one_step_is_seen() {
+        let attacks =
+            [ToyAttack::entry("fgsm", Behaviour::SignSteps(1)), ToyAttack::entry("pgd", Behaviour::Backwards(10))];
+        assert_eq!(failures(&Mean::new(), &attacks, &EPSILONS), ["iterative_beats_one_step"]);
+    }
+
+    #[test]
+    fn a_black_box_attack_stronger_than_the_white_box_is_seen() {
+        let black_box =
+            ToyAttack { behaviour: Behaviour::SignSteps(1), knowledge: Knowledge::Scores, norms: &[Norm::Linf] };
+        let attacks = [
+            AttackEntry::new("square", serde_json::Value::Null, Box::new(black_box)),
+            ToyAttack::entry("pgd", Behaviour::Backwards(10)),
+        ];
+        assert_eq!(failures(&Mean::new(), &attacks, &EPSILONS), ["gradients_beat_queries"]);
+    }
+
+    #[test]
+    fn noise_as_good_as_the_attacks_is_seen() {
+        let attacks = [ToyAttack::entry("pgd", Behaviour::Backwards(10)), ToyAttack::entry(CONTROL, Behaviour::Noise)];
+        assert_eq!(failures(&Mean::new(), &attacks, &[64.0]), ["noise_weaker_than_attack"]);
+    }
+
+    #[test]
+    fn an_attack_that_was_still_moving_is_seen() {
+        // Twenty steps that reach the wall with the last one.
+        let slow = [ToyAttack::entry("slow", Behaviour::SmallSteps(20))];
+        assert_eq!(failures(&Mean::new(), &slow, &[2.0]), ["attacks_converged"]);
+        // A second attack that came to rest is enough.
+        let both =
+            [ToyAttack::entry("slow", Behaviour::SmallSteps(20)), ToyAttack::entry("pgd", Behaviour::SignSteps(20))];
+        assert_eq!(failures(&Mean::new(), &both, &[2.0]), [""; 0]);
+    }
+
+    #[test]
+    fn harm_that_storage_undoes_is_seen() {
+        let mut data = toy::data(&[128.0, 128.0]);
+        data.samples.values_mut()[3] = 129.0;
+        data.samples.values_mut()[7] = 127.0;
+        data.labels[0] = Label::Class(1);
+        let found = found(&Mean::new(), &data, &toy::attacks(), &toy::settings(&[0.5]));
+        let storage = found.iter().find(|finding| finding.id == "survives_storage").unwrap();
+        assert_eq!((storage.status, storage.detail.as_str()), (Status::Fail, "0 of 4 successes remain after storage"));
+    }
+
+    #[test]
+    fn a_model_no_better_than_the_most_frequent_label_is_seen() {
+        let mut data = toy::data(&[127.0, 126.0, 125.0, 130.0, 131.0]);
+        data.labels[2..].fill(Label::Class(0));
+        let found = found(&Mean::new(), &data, &toy::attacks(), &toy::settings(&[2.0]));
+        assert_eq!((found[0].id.as_str(), found[0].status), ("clean_accuracy_above_majority", Status::Fail));
+        assert_eq!(found[0].detail, "clean accuracy 60 %, most frequent label 100 %");
+    }
+
+    #[test]
+    fn a_model_without_gradients_is_not_judged_by_them() {
+        let black_box = ToyAttack { behaviour: Behaviour::Noise, knowledge: Knowledge::Scores, norms: &[Norm::Linf] };
+        let attacks = [AttackEntry::new("random search", serde_json::Value::Null, Box::new(black_box))];
+        let found = found(&nocebo_core::BlackBox(Mean::new()), &toy::ten(), &attacks, &toy::settings(&[4.0]));
+        let skipped: Vec<&str> = found
+            .iter()
+            .filter(|finding| finding.status == Status::NotApplicable)
+            .map(|finding| finding.id.as_str())
+            .collect();
+        assert_eq!(
+            skipped,
+            [
+                "gradients_available",
+                "loss_does_not_saturate",
+                "noise_weaker_than_attack",
+                "iterative_beats_one_step",
+                "gradients_beat_queries",
+                "success_grows_with_epsilon",
+                "attacks_converged",
+            ]
+        );
+    }
+}
