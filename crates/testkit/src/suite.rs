@@ -7,8 +7,8 @@
 use std::fmt;
 
 use nocebo_core::{
-    Attack, AttackOutcome, DifferentiableModel, Domain, DomainConfig, Error, Field, Goal, Knowledge, Label, Model,
-    Norm, Samples, Seed, Task, ThreatModel, Unit,
+    Attack, AttackInfo, AttackOutcome, AttackProblem, DifferentiableModel, Domain, DomainConfig, Error, Field, Goal,
+    Knowledge, Label, Model, Norm, Perturbation, Samples, Seed, Task, ThreatModel, Unit,
 };
 
 use crate::models::{Constant, Linear, Quadratic, Recorder, SmallRelu};
@@ -27,6 +27,19 @@ pub struct Strength {
 impl Strength {
     /// For an attack whose last step uses the exact linear optimum: within 1 %.
     pub const EXACT: Self = Self { linear: 1.01, goals: true };
+}
+
+/// An attack in one of its norms, to claim another strength in each.
+pub struct InNorm<'a>(pub &'a dyn Attack, pub &'static [Norm]);
+
+impl Attack for InNorm<'_> {
+    fn info(&self) -> AttackInfo {
+        AttackInfo { norms: self.1, ..self.0.info() }
+    }
+
+    fn perturb(&self, problem: &AttackProblem<'_>) -> Result<Perturbation, Error> {
+        self.0.perturb(problem)
+    }
 }
 
 /// A property that an attack breaks.
@@ -499,7 +512,7 @@ fn returns_the_nearest_it_saw(attack: &dyn Attack, norm: Norm) -> Result<(), Bro
 #[cfg(test)]
 mod tests {
     use super::*;
-    use nocebo_core::{AttackInfo, AttackProblem, Loss, Perturbation};
+    use nocebo_core::Loss;
 
     /// A gradient step with a fault that can be switched on.
     struct Step(Fault);
