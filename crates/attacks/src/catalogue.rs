@@ -6,8 +6,9 @@ use nocebo_core::{Attack, AttackInfo, Error};
 
 use crate::control::noise::Noise;
 use crate::gradient::{
-    basic_iterative::BasicIterative, fast_gradient::FastGradient, iterative_least_likely::IterativeLeastLikely,
-    one_step_target::OneStepTarget, pgd::Pgd, random_start_fgsm::RandomStartFgsm,
+    auto_pgd::AutoPgd, auto_pgd_targeted::AutoPgdTargeted, basic_iterative::BasicIterative,
+    fast_gradient::FastGradient, iterative_least_likely::IterativeLeastLikely, one_step_target::OneStepTarget,
+    pgd::Pgd, random_start_fgsm::RandomStartFgsm,
 };
 
 /// One attack of the catalogue: what it is, and how it is made from settings.
@@ -28,6 +29,8 @@ const CATALOGUE: &[Entry] = &[
     Entry { info: IterativeLeastLikely::INFO, make: make::<IterativeLeastLikely> },
     Entry { info: RandomStartFgsm::INFO, make: make::<RandomStartFgsm> },
     Entry { info: Pgd::INFO, make: make::<Pgd> },
+    Entry { info: AutoPgd::INFO, make: make::<AutoPgd> },
+    Entry { info: AutoPgdTargeted::INFO, make: make::<AutoPgdTargeted> },
 ];
 
 /// What each attack is, in the order of the catalogue.

@@ -1,5 +1,7 @@
 //! Attacks that follow the gradient inside a fixed budget.
 
+pub mod auto_pgd;
+pub mod auto_pgd_targeted;
 pub mod basic_iterative;
 pub mod fast_gradient;
 pub mod iterative_least_likely;
