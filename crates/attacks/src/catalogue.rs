@@ -6,7 +6,7 @@ use nocebo_core::{Attack, AttackInfo, Error};
 
 use crate::control::noise::Noise;
 use crate::gradient::{
-    auto_pgd::AutoPgd, auto_pgd_targeted::AutoPgdTargeted, basic_iterative::BasicIterative,
+    auto_pgd::AutoPgd, auto_pgd_targeted::AutoPgdTargeted, basic_iterative::BasicIterative, deep_fool::DeepFool,
     fast_gradient::FastGradient, iterative_least_likely::IterativeLeastLikely, one_step_target::OneStepTarget,
     pgd::Pgd, random_start_fgsm::RandomStartFgsm,
 };
@@ -31,6 +31,7 @@ const CATALOGUE: &[Entry] = &[
     Entry { info: Pgd::INFO, make: make::<Pgd> },
     Entry { info: AutoPgd::INFO, make: make::<AutoPgd> },
     Entry { info: AutoPgdTargeted::INFO, make: make::<AutoPgdTargeted> },
+    Entry { info: DeepFool::INFO, make: make::<DeepFool> },
 ];
 
 /// What each attack is, in the order of the catalogue.

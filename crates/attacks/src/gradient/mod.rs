@@ -3,6 +3,7 @@
 pub mod auto_pgd;
 pub mod auto_pgd_targeted;
 pub mod basic_iterative;
+pub mod deep_fool;
 pub mod fast_gradient;
 pub mod iterative_least_likely;
 pub mod one_step_target;
