@@ -7,8 +7,9 @@ use nocebo_core::{Attack, AttackInfo, Error};
 use crate::control::noise::Noise;
 use crate::gradient::{
     auto_pgd::AutoPgd, auto_pgd_targeted::AutoPgdTargeted, basic_iterative::BasicIterative, deep_fool::DeepFool,
-    fast_gradient::FastGradient, iterative_least_likely::IterativeLeastLikely, one_step_target::OneStepTarget,
-    pgd::Pgd, random_start_fgsm::RandomStartFgsm,
+    fast_gradient::FastGradient, fast_gradient_value::FastGradientValue, hot_cold::HotCold,
+    iterative_least_likely::IterativeLeastLikely, one_step_target::OneStepTarget, pgd::Pgd,
+    random_start_fgsm::RandomStartFgsm, super_deep_fool::SuperDeepFool,
 };
 
 /// One attack of the catalogue: what it is, and how it is made from settings.
@@ -32,6 +33,9 @@ const CATALOGUE: &[Entry] = &[
     Entry { info: AutoPgd::INFO, make: make::<AutoPgd> },
     Entry { info: AutoPgdTargeted::INFO, make: make::<AutoPgdTargeted> },
     Entry { info: DeepFool::INFO, make: make::<DeepFool> },
+    Entry { info: SuperDeepFool::INFO, make: make::<SuperDeepFool> },
+    Entry { info: FastGradientValue::INFO, make: make::<FastGradientValue> },
+    Entry { info: HotCold::INFO, make: make::<HotCold> },
 ];
 
 /// What each attack is, in the order of the catalogue.

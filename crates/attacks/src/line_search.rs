@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use nocebo_core::{AttackProblem, Error, Samples};
+use nocebo_core::{AttackProblem, Error, Norm, Samples};
 
 use crate::nearest::{Nearest, can_pay};
 
@@ -84,6 +84,45 @@ impl LineSearch {
         }
     }
 
+    /// [`LineSearch::run`] along a straight line from each clean sample, cut off at the bounds and the region; rows with a
+    /// direction of zero are left out.
+    ///
+    /// The line ends at the Euclidean size of the bounds. `directions` has one row for each of `rows`.
+    pub(crate) fn run_along(
+        self,
+        problem: &AttackProblem<'_>,
+        nearest: &mut Nearest<'_>,
+        rows: &[usize],
+        directions: &Samples,
+    ) -> Result<(), Error> {
+        let domain = problem.threat.domain();
+        let end = f64::from(domain.range()) * (domain.elements() as f64).sqrt();
+        let mut moving = Vec::new();
+        let mut units: Vec<Vec<f64>> = vec![Vec::new(); problem.inputs.len()];
+        for (position, &row) in rows.iter().enumerate() {
+            let direction: Vec<f64> = directions.row(position).iter().map(|part| f64::from(*part)).collect();
+            let length = (0..direction.len())
+                .filter(|&element| domain.is_mutable(element))
+                .map(|element| direction[element].powi(2))
+                .sum::<f64>()
+                .sqrt();
+            if length > 0.0 {
+                units[row] = direction.into_iter().map(|part| part / length).collect();
+                moving.push(row);
+            }
+        }
+        self.run(problem, nearest, &moving, |row, magnitude| {
+            let clean = problem.inputs.row(row);
+            let mut point: Vec<f32> = clean
+                .iter()
+                .zip(&units[row])
+                .map(|(clean, part)| (f64::from(*clean) + magnitude * end * part) as f32)
+                .collect();
+            Norm::Linf.project(f32::INFINITY, domain, clean, &mut point);
+            point
+        })
+    }
+
     fn magnitude(self, bracket: &Bracket) -> f64 {
         match bracket.high {
             Some(high) => 0.5 * (bracket.low + high),
@@ -123,7 +162,7 @@ fn missed(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use nocebo_core::{Goal, Label, Norm, Oracle, Seed, ThreatModel};
+    use nocebo_core::{Goal, Label, Oracle, Seed, ThreatModel};
     use nocebo_testkit::models::Linear;
     use nocebo_testkit::suite;
 

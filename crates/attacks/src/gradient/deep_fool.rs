@@ -145,7 +145,7 @@ pub(super) fn clip(problem: &AttackProblem<'_>, row: usize, points: &mut Samples
     problem.threat.norm().project(f32::INFINITY, problem.threat.domain(), problem.inputs.row(row), points.row_mut(row));
 }
 
-/// `DeepFool`; holds only settings that have been checked.
+/// DeepFool; holds only settings that have been checked.
 #[derive(Clone, Copy, Debug, Deserialize)]
 #[serde(try_from = "DeepFoolConfig")]
 pub struct DeepFool(DeepFoolConfig);
