@@ -8,7 +8,7 @@ use crate::control::noise::Noise;
 use crate::gradient::{
     auto_pgd::AutoPgd, auto_pgd_targeted::AutoPgdTargeted, basic_iterative::BasicIterative, deep_fool::DeepFool,
     fast_gradient::FastGradient, fast_gradient_value::FastGradientValue, hot_cold::HotCold,
-    iterative_least_likely::IterativeLeastLikely, one_step_target::OneStepTarget, pgd::Pgd,
+    iterative_least_likely::IterativeLeastLikely, newton_fool::NewtonFool, one_step_target::OneStepTarget, pgd::Pgd,
     random_start_fgsm::RandomStartFgsm, super_deep_fool::SuperDeepFool,
 };
 
@@ -34,6 +34,7 @@ const CATALOGUE: &[Entry] = &[
     Entry { info: AutoPgdTargeted::INFO, make: make::<AutoPgdTargeted> },
     Entry { info: DeepFool::INFO, make: make::<DeepFool> },
     Entry { info: SuperDeepFool::INFO, make: make::<SuperDeepFool> },
+    Entry { info: NewtonFool::INFO, make: make::<NewtonFool> },
     Entry { info: FastGradientValue::INFO, make: make::<FastGradientValue> },
     Entry { info: HotCold::INFO, make: make::<HotCold> },
 ];

@@ -8,6 +8,7 @@ pub mod fast_gradient;
 pub mod fast_gradient_value;
 pub mod hot_cold;
 pub mod iterative_least_likely;
+pub mod newton_fool;
 pub mod one_step_target;
 pub mod pgd;
 pub mod random_start_fgsm;
