@@ -9,7 +9,7 @@ use crate::gradient::{
     auto_pgd::AutoPgd, auto_pgd_targeted::AutoPgdTargeted, basic_iterative::BasicIterative, deep_fool::DeepFool,
     fast_gradient::FastGradient, fast_gradient_value::FastGradientValue, hot_cold::HotCold,
     iterative_least_likely::IterativeLeastLikely, newton_fool::NewtonFool, one_step_target::OneStepTarget, pgd::Pgd,
-    random_start_fgsm::RandomStartFgsm, super_deep_fool::SuperDeepFool,
+    random_start_fgsm::RandomStartFgsm, saliency_map::SaliencyMap, super_deep_fool::SuperDeepFool,
 };
 
 /// One attack of the catalogue: what it is, and how it is made from settings.
@@ -35,6 +35,7 @@ const CATALOGUE: &[Entry] = &[
     Entry { info: DeepFool::INFO, make: make::<DeepFool> },
     Entry { info: SuperDeepFool::INFO, make: make::<SuperDeepFool> },
     Entry { info: NewtonFool::INFO, make: make::<NewtonFool> },
+    Entry { info: SaliencyMap::INFO, make: make::<SaliencyMap> },
     Entry { info: FastGradientValue::INFO, make: make::<FastGradientValue> },
     Entry { info: HotCold::INFO, make: make::<HotCold> },
 ];

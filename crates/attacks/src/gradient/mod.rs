@@ -12,6 +12,7 @@ pub mod newton_fool;
 pub mod one_step_target;
 pub mod pgd;
 pub mod random_start_fgsm;
+pub mod saliency_map;
 pub(crate) mod search;
 pub(crate) mod step;
 pub mod super_deep_fool;
