@@ -20,6 +20,14 @@ use crate::minimum_norm::elastic_net::{ElasticNet, ElasticNetConfig};
 use crate::minimum_norm::fast_minimum_norm::{FastMinimumNorm, FastMinimumNormConfig};
 use crate::minimum_norm::primal_dual::{PrimalDual, PrimalDualConfig};
 use crate::minimum_norm::sigma_zero::{SigmaZero, SigmaZeroConfig};
+use crate::gradient::auto_pgd::{AutoPgd, AutoPgdConfig};
+use crate::gradient::auto_pgd_targeted::{AutoPgdTargeted, AutoPgdTargetedConfig};
+use crate::gradient::deep_fool::{DeepFool, DeepFoolConfig};
+use crate::gradient::fast_gradient_value::{FastGradientValue, FastGradientValueConfig};
+use crate::gradient::hot_cold::{HotCold, HotColdConfig};
+use crate::gradient::newton_fool::{NewtonFool, NewtonFoolConfig};
+use crate::gradient::saliency_map::{SaliencyMap, SaliencyMapConfig};
+use crate::gradient::super_deep_fool::{SuperDeepFool, SuperDeepFoolConfig};
 
 /// One attack of the catalogue: what it is, and how it is made from settings.
 struct Entry {
@@ -69,6 +77,14 @@ const CATALOGUE: &[Entry] = &[
     entry::<ElasticNet, ElasticNetConfig>(ElasticNet::INFO),
     entry::<PrimalDual, PrimalDualConfig>(PrimalDual::INFO),
     entry::<AugmentedLagrangian, AugmentedLagrangianConfig>(AugmentedLagrangian::INFO),
+    entry::<AutoPgd, AutoPgdConfig>(AutoPgd::INFO),
+    entry::<AutoPgdTargeted, AutoPgdTargetedConfig>(AutoPgdTargeted::INFO),
+    entry::<DeepFool, DeepFoolConfig>(DeepFool::INFO),
+    entry::<SuperDeepFool, SuperDeepFoolConfig>(SuperDeepFool::INFO),
+    entry::<NewtonFool, NewtonFoolConfig>(NewtonFool::INFO),
+    entry::<SaliencyMap, SaliencyMapConfig>(SaliencyMap::INFO),
+    entry::<FastGradientValue, FastGradientValueConfig>(FastGradientValue::INFO),
+    entry::<HotCold, HotColdConfig>(HotCold::INFO),
 ];
 
 /// What each attack is, in the order of the catalogue.

@@ -8,9 +8,13 @@
 //!
 //! [`catalogue::build`] makes any of them from its name and settings.
 
+mod boundaries;
 pub mod catalogue;
 pub mod control;
+mod gaussian;
 pub mod gradient;
 pub mod minimum_norm;
+pub mod line_search;
+mod nearest;
 
 pub use catalogue::{build, infos, resolve};
