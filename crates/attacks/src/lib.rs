@@ -10,5 +10,6 @@
 pub mod catalogue;
 pub mod control;
 pub mod gradient;
+pub mod transformation;
 
 pub use catalogue::{build, infos};
