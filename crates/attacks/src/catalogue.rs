@@ -9,6 +9,10 @@ use crate::gradient::{
     basic_iterative::BasicIterative, fast_gradient::FastGradient, iterative_least_likely::IterativeLeastLikely,
     one_step_target::OneStepTarget, pgd::Pgd, random_start_fgsm::RandomStartFgsm,
 };
+use crate::transfer::{
+    di_fgsm::DiFgsm, emi_fgsm::EmiFgsm, ensemble_attack::EnsembleAttack, mi_fgsm::MiFgsm, ni_fgsm::NiFgsm,
+    si_ni_fgsm::SiNiFgsm, ti_fgsm::TiFgsm, transformed_gradient::TransformedGradient, vmi_fgsm::VmiFgsm,
+};
 
 /// One attack of the catalogue: what it is, and how it is made from settings.
 struct Entry {
@@ -28,6 +32,16 @@ const CATALOGUE: &[Entry] = &[
     Entry { info: IterativeLeastLikely::INFO, make: make::<IterativeLeastLikely> },
     Entry { info: RandomStartFgsm::INFO, make: make::<RandomStartFgsm> },
     Entry { info: Pgd::INFO, make: make::<Pgd> },
+    // transfer
+    Entry { info: MiFgsm::INFO, make: make::<MiFgsm> },
+    Entry { info: NiFgsm::INFO, make: make::<NiFgsm> },
+    Entry { info: SiNiFgsm::INFO, make: make::<SiNiFgsm> },
+    Entry { info: EmiFgsm::INFO, make: make::<EmiFgsm> },
+    Entry { info: TransformedGradient::INFO, make: make::<TransformedGradient> },
+    Entry { info: DiFgsm::INFO, make: make::<DiFgsm> },
+    Entry { info: TiFgsm::INFO, make: make::<TiFgsm> },
+    Entry { info: VmiFgsm::INFO, make: make::<VmiFgsm> },
+    Entry { info: EnsembleAttack::INFO, make: make::<EnsembleAttack> },
 ];
 
 /// What each attack is, in the order of the catalogue.

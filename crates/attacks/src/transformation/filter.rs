@@ -1,5 +1,7 @@
 //! Gaussian smoothing along every axis in space or time.
 
+use nocebo_core::{Error, Samples};
+
 use super::Transformation;
 
 /// A symmetric kernel applied along each axis of every channel, with zeros beyond the edges. Its own transpose.
@@ -20,6 +22,19 @@ impl Kernel {
         Self { weights: raw.into_iter().map(|weight| (weight / sum) as f32).collect() }
     }
 
+    /// The kernel of translation-invariant attacks: `size` taps over three standard deviations either way.
+    ///
+    /// # Errors
+    ///
+    /// When the size is not odd, or above 999.
+    pub fn published(size: usize) -> Result<Self, Error> {
+        if size % 2 == 1 && size < 1000 {
+            Ok(Self::gaussian(size, 3.0))
+        } else {
+            Err(Error::invalid("kernel_size", "odd, 1 to 999", size))
+        }
+    }
+
     /// A Gaussian with this standard deviation in elements, cut at three of them; no smoothing at 0.
     pub fn of_deviation(sigma: f64) -> Self {
         let radius = (3.0 * sigma).ceil().clamp(0.0, 1000.0) as usize;
@@ -27,6 +42,14 @@ impl Kernel {
             return Self { weights: vec![1.0] };
         }
         Self::gaussian(2 * radius + 1, radius as f64 / sigma)
+    }
+
+    /// [`Kernel::smooth`] for each row of a batch.
+    pub fn smooth_rows(&self, batch: &mut Samples) {
+        let sides = batch.shape()[1..].to_vec();
+        for row in batch.rows_mut() {
+            row.copy_from_slice(&self.smooth(&sides, row));
+        }
     }
 
     /// Smooths the channels of a sample with these sides.

@@ -25,6 +25,16 @@ pub trait Transformation: Send + Sync {
     fn pull_back(&self, values: &[f32], cotangent: &[f32]) -> Vec<f32>;
 }
 
+impl<T: Transformation + ?Sized> Transformation for &T {
+    fn apply(&self, values: &[f32]) -> Vec<f32> {
+        (*self).apply(values)
+    }
+
+    fn pull_back(&self, values: &[f32], cotangent: &[f32]) -> Vec<f32> {
+        (*self).pull_back(values, cotangent)
+    }
+}
+
 /// Transformations one after another; none of them is the identity.
 #[derive(Default)]
 pub struct Chain(pub Vec<Box<dyn Transformation>>);
