@@ -6,13 +6,15 @@
 //! | [`transfer`] | gradients of one model, to fool another |
 //! | [`control`] | nothing: changes of equal size that an attack must beat |
 //!
-//! [`catalogue::build`] makes any of them from its name and settings.
+//! [`catalogue::build`] makes any of them from its name and settings. An attack that learns from a set of samples first
+//! ([`fit::FitAttack`]) is made by [`catalogue::build_fit`] and becomes an attack when it is fitted.
 
 pub(crate) mod adam;
 pub mod catalogue;
 pub mod control;
+pub mod fit;
 pub mod gradient;
 pub mod transfer;
 pub mod transformation;
 
-pub use catalogue::{build, infos};
+pub use catalogue::{build, build_fit, fit_infos, infos};

@@ -3,6 +3,7 @@
 //! They take all their steps instead of stopping at the boundary of the model they see. How well they transfer is
 //! measured by running them on one model and testing their points on another.
 
+pub mod admix;
 pub mod di_fgsm;
 pub mod emi_fgsm;
 pub mod ensemble;
