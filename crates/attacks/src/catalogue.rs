@@ -1,86 +1,93 @@
 //! All attacks by name.
 
+use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use nocebo_core::{Attack, AttackInfo, Error};
 
-use crate::control::noise::Noise;
+use crate::control::noise::{Noise, NoiseConfig};
 use crate::fit::FitAttack;
-use crate::gradient::{
-    basic_iterative::BasicIterative, fast_gradient::FastGradient, iterative_least_likely::IterativeLeastLikely,
-    one_step_target::OneStepTarget, pgd::Pgd, random_start_fgsm::RandomStartFgsm,
-};
-use crate::transfer::{
-    admix::Admix, di_fgsm::DiFgsm, emi_fgsm::EmiFgsm, ensemble_attack::EnsembleAttack, mi_fgsm::MiFgsm,
-    ni_fgsm::NiFgsm, si_ni_fgsm::SiNiFgsm, ti_fgsm::TiFgsm, transformed_gradient::TransformedGradient,
-    vmi_fgsm::VmiFgsm,
-};
+use crate::gradient::basic_iterative::{BasicIterative, BasicIterativeConfig};
+use crate::gradient::fast_gradient::{FastGradient, FastGradientConfig};
+use crate::gradient::iterative_least_likely::IterativeLeastLikely;
+use crate::gradient::one_step_target::{OneStepTarget, OneStepTargetConfig};
+use crate::gradient::pgd::{Pgd, PgdConfig};
+use crate::gradient::random_start_fgsm::{RandomStartFgsm, RandomStartFgsmConfig};
+use crate::transfer::admix::{Admix, AdmixConfig};
+use crate::transfer::di_fgsm::{DiFgsm, DiFgsmConfig};
+use crate::transfer::emi_fgsm::{EmiFgsm, EmiFgsmConfig};
+use crate::transfer::ensemble_attack::{EnsembleAttack, EnsembleAttackConfig};
+use crate::transfer::mi_fgsm::{MiFgsm, MiFgsmConfig};
+use crate::transfer::ni_fgsm::NiFgsm;
+use crate::transfer::si_ni_fgsm::{SiNiFgsm, SiNiFgsmConfig};
+use crate::transfer::ti_fgsm::{TiFgsm, TiFgsmConfig};
+use crate::transfer::transformed_gradient::{TransformedGradient, TransformedGradientConfig};
+use crate::transfer::vmi_fgsm::{VmiFgsm, VmiFgsmConfig};
 
 /// One attack of the catalogue: what it is, and how it is made from settings.
-struct Entry {
+struct Entry<A: ?Sized> {
     info: AttackInfo,
-    make: fn(toml::Table) -> Result<Box<dyn Attack>, toml::de::Error>,
+    make: fn(toml::Table) -> Result<Made<A>, Error>,
 }
 
-fn make<A: Attack + DeserializeOwned + 'static>(settings: toml::Table) -> Result<Box<dyn Attack>, toml::de::Error> {
-    settings.try_into::<A>().map(|attack| Box::new(attack) as Box<dyn Attack>)
+/// An attack with all its settings, the defaults included.
+struct Made<A: ?Sized> {
+    attack: Box<A>,
+    settings: toml::Table,
 }
 
-const CATALOGUE: &[Entry] = &[
-    Entry { info: Noise::INFO, make: make::<Noise> },
-    Entry { info: FastGradient::INFO, make: make::<FastGradient> },
-    Entry { info: OneStepTarget::INFO, make: make::<OneStepTarget> },
-    Entry { info: BasicIterative::INFO, make: make::<BasicIterative> },
-    Entry { info: IterativeLeastLikely::INFO, make: make::<IterativeLeastLikely> },
-    Entry { info: RandomStartFgsm::INFO, make: make::<RandomStartFgsm> },
-    Entry { info: Pgd::INFO, make: make::<Pgd> },
-    // transfer
-    Entry { info: MiFgsm::INFO, make: make::<MiFgsm> },
-    Entry { info: NiFgsm::INFO, make: make::<NiFgsm> },
-    Entry { info: SiNiFgsm::INFO, make: make::<SiNiFgsm> },
-    Entry { info: EmiFgsm::INFO, make: make::<EmiFgsm> },
-    Entry { info: TransformedGradient::INFO, make: make::<TransformedGradient> },
-    Entry { info: DiFgsm::INFO, make: make::<DiFgsm> },
-    Entry { info: TiFgsm::INFO, make: make::<TiFgsm> },
-    Entry { info: VmiFgsm::INFO, make: make::<VmiFgsm> },
-    Entry { info: EnsembleAttack::INFO, make: make::<EnsembleAttack> },
-];
-
-/// One attack that learns from samples first.
-struct FitEntry {
-    info: AttackInfo,
-    make: fn(toml::Table) -> Result<Box<dyn FitAttack>, toml::de::Error>,
-}
-
-fn make_fit<A>(settings: toml::Table) -> Result<Box<dyn FitAttack>, toml::de::Error>
+const fn entry<A, C>(info: AttackInfo) -> Entry<dyn Attack>
 where
-    A: FitAttack + DeserializeOwned + 'static,
+    A: Attack + TryFrom<C, Error = Error> + 'static,
+    C: DeserializeOwned + Serialize,
 {
-    settings.try_into::<A>().map(|attack| Box::new(attack) as Box<dyn FitAttack>)
+    Entry { info, make: |settings| make(settings, |config: C| Ok(Box::new(A::try_from(config)?))) }
 }
 
-const FIT_CATALOGUE: &[FitEntry] = &[
+const fn fit_entry<A, C>(info: AttackInfo) -> Entry<dyn FitAttack>
+where
+    A: FitAttack + TryFrom<C, Error = Error> + 'static,
+    C: DeserializeOwned + Serialize,
+{
+    Entry { info, make: |settings| make(settings, |config: C| Ok(Box::new(A::try_from(config)?))) }
+}
+
+fn make<A, C>(settings: toml::Table, check: impl FnOnce(C) -> Result<Box<A>, Error>) -> Result<Made<A>, Error>
+where
+    A: ?Sized,
+    C: DeserializeOwned + Serialize,
+{
+    let refused = |reason: &dyn ToString| Error::unsupported("a setting of this attack", reason.to_string());
+    let config: C = settings.try_into().map_err(|error: toml::de::Error| refused(&error.message()))?;
+    let settings = toml::Table::try_from(&config).map_err(|error| refused(&error))?;
+    Ok(Made { attack: check(config)?, settings })
+}
+
+const CATALOGUE: &[Entry<dyn Attack>] = &[
+    entry::<Noise, NoiseConfig>(Noise::INFO),
+    entry::<FastGradient, FastGradientConfig>(FastGradient::INFO),
+    entry::<OneStepTarget, OneStepTargetConfig>(OneStepTarget::INFO),
+    entry::<BasicIterative, BasicIterativeConfig>(BasicIterative::INFO),
+    entry::<IterativeLeastLikely, BasicIterativeConfig>(IterativeLeastLikely::INFO),
+    entry::<RandomStartFgsm, RandomStartFgsmConfig>(RandomStartFgsm::INFO),
+    entry::<Pgd, PgdConfig>(Pgd::INFO),
     // transfer
-    FitEntry { info: Admix::INFO, make: make_fit::<Admix> },
+    entry::<MiFgsm, MiFgsmConfig>(MiFgsm::INFO),
+    entry::<NiFgsm, MiFgsmConfig>(NiFgsm::INFO),
+    entry::<SiNiFgsm, SiNiFgsmConfig>(SiNiFgsm::INFO),
+    entry::<EmiFgsm, EmiFgsmConfig>(EmiFgsm::INFO),
+    entry::<TransformedGradient, TransformedGradientConfig>(TransformedGradient::INFO),
+    entry::<DiFgsm, DiFgsmConfig>(DiFgsm::INFO),
+    entry::<TiFgsm, TiFgsmConfig>(TiFgsm::INFO),
+    entry::<VmiFgsm, VmiFgsmConfig>(VmiFgsm::INFO),
+    entry::<EnsembleAttack, EnsembleAttackConfig>(EnsembleAttack::INFO),
 ];
 
-/// What each attack that learns from samples first is, in the order of the catalogue.
-pub fn fit_infos() -> impl Iterator<Item = AttackInfo> {
-    FIT_CATALOGUE.iter().map(|entry| entry.info)
-}
-
-/// The attack of this name that learns from samples first, with these settings.
-///
-/// # Errors
-///
-/// As [`build`].
-pub fn build_fit(name: &str, settings: toml::Table) -> Result<Box<dyn FitAttack>, Error> {
-    let Some(entry) = FIT_CATALOGUE.iter().find(|entry| entry.info.name == name) else {
-        let known = fit_infos().map(|info| info.name).collect::<Vec<_>>().join(", ");
-        return Err(Error::unsupported(format!("fitted attack `{name}`"), format!("known ones are {known}")));
-    };
-    (entry.make)(settings).map_err(|error| Error::unsupported(format!("these settings of `{name}`"), error.message()))
-}
+/// Attacks that learn from samples first.
+const FIT_CATALOGUE: &[Entry<dyn FitAttack>] = &[
+    // transfer
+    fit_entry::<Admix, AdmixConfig>(Admix::INFO),
+];
 
 /// What each attack is, in the order of the catalogue.
 pub fn infos() -> impl Iterator<Item = AttackInfo> {
@@ -100,11 +107,46 @@ pub fn infos() -> impl Iterator<Item = AttackInfo> {
 /// # Ok::<(), nocebo_core::Error>(())
 /// ```
 pub fn build(name: &str, settings: toml::Table) -> Result<Box<dyn Attack>, Error> {
-    let Some(entry) = CATALOGUE.iter().find(|entry| entry.info.name == name) else {
-        let known = infos().map(|info| info.name).collect::<Vec<_>>().join(", ");
-        return Err(Error::unsupported(format!("attack `{name}`"), format!("known attacks are {known}")));
-    };
-    (entry.make)(settings).map_err(|error| Error::unsupported(format!("these settings of `{name}`"), error.message()))
+    Ok((find(CATALOGUE, name)?.make)(settings)?.attack)
+}
+
+/// All settings of the attack with this name, those that are left out at their defaults; of either kind.
+///
+/// # Errors
+///
+/// As [`build`].
+pub fn resolve(name: &str, settings: toml::Table) -> Result<toml::Table, Error> {
+    match find(FIT_CATALOGUE, name) {
+        Ok(entry) => Ok((entry.make)(settings)?.settings),
+        Err(_) => Ok((find(CATALOGUE, name)?.make)(settings)?.settings),
+    }
+}
+
+/// What each attack that learns from samples first is, in the order of the catalogue.
+pub fn fit_infos() -> impl Iterator<Item = AttackInfo> {
+    FIT_CATALOGUE.iter().map(|entry| entry.info)
+}
+
+/// The attack of this name that learns from samples first; settings that are left out have their defaults.
+///
+/// # Errors
+///
+/// As [`build`].
+///
+/// ```
+/// let admix = nocebo_attacks::build_fit("admix", toml::toml! { steps = 20 })?;
+/// assert_eq!(admix.info().family, "transfer");
+/// # Ok::<(), nocebo_core::Error>(())
+/// ```
+pub fn build_fit(name: &str, settings: toml::Table) -> Result<Box<dyn FitAttack>, Error> {
+    Ok((find(FIT_CATALOGUE, name)?.make)(settings)?.attack)
+}
+
+fn find<A: ?Sized>(catalogue: &'static [Entry<A>], name: &str) -> Result<&'static Entry<A>, Error> {
+    catalogue.iter().find(|entry| entry.info.name == name).ok_or_else(|| {
+        let known = catalogue.iter().map(|entry| entry.info.name).collect::<Vec<_>>().join(", ");
+        Error::unsupported(format!("attack `{name}`"), format!("known attacks are {known}"))
+    })
 }
 
 #[cfg(test)]
@@ -118,10 +160,13 @@ mod tests {
         assert_eq!(names.len(), CATALOGUE.len() + FIT_CATALOGUE.len());
         for info in infos() {
             assert_eq!(build(info.name, toml::Table::new()).unwrap().info(), info);
+            assert!(resolve(info.name, toml::Table::new()).is_ok());
         }
         for info in fit_infos() {
             assert_eq!(build_fit(info.name, toml::Table::new()).unwrap().info(), info);
+            assert!(resolve(info.name, toml::Table::new()).is_ok());
         }
+        assert_eq!(resolve("pgd", toml::toml! { steps = 3 }).unwrap()["restarts"].as_integer(), Some(1));
         let message = build("pdg", toml::Table::new()).err().unwrap().to_string();
         assert!(message.contains("`pdg`") && message.contains("pgd"), "{message}");
     }

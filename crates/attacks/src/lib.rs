@@ -17,4 +17,4 @@ pub mod gradient;
 pub mod transfer;
 pub mod transformation;
 
-pub use catalogue::{build, build_fit, fit_infos, infos};
+pub use catalogue::{build, build_fit, fit_infos, infos, resolve};
