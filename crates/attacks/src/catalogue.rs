@@ -41,7 +41,7 @@ where
     A: Attack + TryFrom<C, Error = Error> + 'static,
     C: DeserializeOwned + Serialize,
 {
-    Entry { info, make: |settings| make(settings, |config: C| Ok(Box::new(A::try_from(config)?))) }
+    Entry { info, make: |settings| make(settings, |config: C| Ok(Box::new(A::try_from(config)?) as Box<dyn Attack>)) }
 }
 
 const fn fit_entry<A, C>(info: AttackInfo) -> Entry<dyn FitAttack>
@@ -49,7 +49,10 @@ where
     A: FitAttack + TryFrom<C, Error = Error> + 'static,
     C: DeserializeOwned + Serialize,
 {
-    Entry { info, make: |settings| make(settings, |config: C| Ok(Box::new(A::try_from(config)?))) }
+    Entry {
+        info,
+        make: |settings| make(settings, |config: C| Ok(Box::new(A::try_from(config)?) as Box<dyn FitAttack>)),
+    }
 }
 
 fn make<A, C>(settings: toml::Table, check: impl FnOnce(C) -> Result<Box<A>, Error>) -> Result<Made<A>, Error>
