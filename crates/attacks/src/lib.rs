@@ -4,9 +4,11 @@
 //! |---|---|
 //! | [`gradient`] | gradients of the model, a fixed budget |
 //! | [`minimum_norm`] | gradients of the model, no budget: the least change is searched |
+//! | [`transfer`] | gradients of one model, to fool another |
 //! | [`control`] | nothing: changes of equal size that an attack must beat |
 //!
-//! [`catalogue::build`] makes any of them from its name and settings.
+//! [`catalogue::build`] makes any of them from its name and settings. An attack that learns from a set of samples first
+//! ([`fit::FitAttack`]) is made by [`catalogue::build_fit`] and becomes an attack when it is fitted.
 
 mod boundaries;
 pub mod catalogue;
@@ -16,5 +18,9 @@ pub mod gradient;
 pub mod minimum_norm;
 pub mod line_search;
 mod nearest;
+pub(crate) mod adam;
+pub mod fit;
+pub mod transfer;
+pub mod transformation;
 
-pub use catalogue::{build, infos, resolve};
+pub use catalogue::{build, build_fit, fit_infos, infos, resolve};
