@@ -7,12 +7,20 @@ use nocebo_core::{Attack, AttackInfo, Error};
 
 use crate::control::noise::{Noise, NoiseConfig};
 use crate::fit::FitAttack;
+use crate::gradient::auto_pgd::{AutoPgd, AutoPgdConfig};
+use crate::gradient::auto_pgd_targeted::{AutoPgdTargeted, AutoPgdTargetedConfig};
 use crate::gradient::basic_iterative::{BasicIterative, BasicIterativeConfig};
+use crate::gradient::deep_fool::{DeepFool, DeepFoolConfig};
 use crate::gradient::fast_gradient::{FastGradient, FastGradientConfig};
+use crate::gradient::fast_gradient_value::{FastGradientValue, FastGradientValueConfig};
+use crate::gradient::hot_cold::{HotCold, HotColdConfig};
 use crate::gradient::iterative_least_likely::IterativeLeastLikely;
+use crate::gradient::newton_fool::{NewtonFool, NewtonFoolConfig};
 use crate::gradient::one_step_target::{OneStepTarget, OneStepTargetConfig};
 use crate::gradient::pgd::{Pgd, PgdConfig};
 use crate::gradient::random_start_fgsm::{RandomStartFgsm, RandomStartFgsmConfig};
+use crate::gradient::saliency_map::{SaliencyMap, SaliencyMapConfig};
+use crate::gradient::super_deep_fool::{SuperDeepFool, SuperDeepFoolConfig};
 use crate::minimum_norm::augmented_lagrangian::{AugmentedLagrangian, AugmentedLagrangianConfig};
 use crate::minimum_norm::box_lbfgs::{BoxLbfgs, BoxLbfgsConfig};
 use crate::minimum_norm::carlini_wagner_l2::{CarliniWagnerL2, CarliniWagnerL2Config};
@@ -21,24 +29,21 @@ use crate::minimum_norm::elastic_net::{ElasticNet, ElasticNetConfig};
 use crate::minimum_norm::fast_minimum_norm::{FastMinimumNorm, FastMinimumNormConfig};
 use crate::minimum_norm::primal_dual::{PrimalDual, PrimalDualConfig};
 use crate::minimum_norm::sigma_zero::{SigmaZero, SigmaZeroConfig};
-use crate::gradient::auto_pgd::{AutoPgd, AutoPgdConfig};
-use crate::gradient::auto_pgd_targeted::{AutoPgdTargeted, AutoPgdTargetedConfig};
-use crate::gradient::deep_fool::{DeepFool, DeepFoolConfig};
-use crate::gradient::fast_gradient_value::{FastGradientValue, FastGradientValueConfig};
-use crate::gradient::hot_cold::{HotCold, HotColdConfig};
-use crate::gradient::newton_fool::{NewtonFool, NewtonFoolConfig};
-use crate::gradient::saliency_map::{SaliencyMap, SaliencyMapConfig};
-use crate::gradient::super_deep_fool::{SuperDeepFool, SuperDeepFoolConfig};
 use crate::transfer::admix::{Admix, AdmixConfig};
 use crate::transfer::di_fgsm::{DiFgsm, DiFgsmConfig};
 use crate::transfer::emi_fgsm::{EmiFgsm, EmiFgsmConfig};
 use crate::transfer::ensemble_attack::{EnsembleAttack, EnsembleAttackConfig};
 use crate::transfer::mi_fgsm::{MiFgsm, MiFgsmConfig};
-use crate::transfer::ni_fgsm::{NiFgsm, NiFgsmConfig};
+use crate::transfer::ni_fgsm::NiFgsm;
 use crate::transfer::si_ni_fgsm::{SiNiFgsm, SiNiFgsmConfig};
 use crate::transfer::ti_fgsm::{TiFgsm, TiFgsmConfig};
 use crate::transfer::transformed_gradient::{TransformedGradient, TransformedGradientConfig};
 use crate::transfer::vmi_fgsm::{VmiFgsm, VmiFgsmConfig};
+use crate::universal::medical_uap::{MedicalUap, MedicalUapConfig};
+use crate::universal::patch::{Patch, PatchConfig};
+use crate::universal::sgd_uap::{SgdUap, SgdUapConfig};
+use crate::universal::uap::{Uap, UapConfig};
+use crate::universal::upset::{Upset, UpsetConfig};
 
 /// One attack of the catalogue: what it is, and how it is made from settings.
 struct Entry<A: ?Sized> {
@@ -90,6 +95,14 @@ const CATALOGUE: &[Entry<dyn Attack>] = &[
     entry::<IterativeLeastLikely, BasicIterativeConfig>(IterativeLeastLikely::INFO),
     entry::<RandomStartFgsm, RandomStartFgsmConfig>(RandomStartFgsm::INFO),
     entry::<Pgd, PgdConfig>(Pgd::INFO),
+    entry::<AutoPgd, AutoPgdConfig>(AutoPgd::INFO),
+    entry::<AutoPgdTargeted, AutoPgdTargetedConfig>(AutoPgdTargeted::INFO),
+    entry::<DeepFool, DeepFoolConfig>(DeepFool::INFO),
+    entry::<SuperDeepFool, SuperDeepFoolConfig>(SuperDeepFool::INFO),
+    entry::<NewtonFool, NewtonFoolConfig>(NewtonFool::INFO),
+    entry::<SaliencyMap, SaliencyMapConfig>(SaliencyMap::INFO),
+    entry::<FastGradientValue, FastGradientValueConfig>(FastGradientValue::INFO),
+    entry::<HotCold, HotColdConfig>(HotCold::INFO),
     // minimum norm
     entry::<BoxLbfgs, BoxLbfgsConfig>(BoxLbfgs::INFO),
     entry::<CarliniWagnerL2, CarliniWagnerL2Config>(CarliniWagnerL2::INFO),
@@ -99,14 +112,6 @@ const CATALOGUE: &[Entry<dyn Attack>] = &[
     entry::<ElasticNet, ElasticNetConfig>(ElasticNet::INFO),
     entry::<PrimalDual, PrimalDualConfig>(PrimalDual::INFO),
     entry::<AugmentedLagrangian, AugmentedLagrangianConfig>(AugmentedLagrangian::INFO),
-    entry::<AutoPgd, AutoPgdConfig>(AutoPgd::INFO),
-    entry::<AutoPgdTargeted, AutoPgdTargetedConfig>(AutoPgdTargeted::INFO),
-    entry::<DeepFool, DeepFoolConfig>(DeepFool::INFO),
-    entry::<SuperDeepFool, SuperDeepFoolConfig>(SuperDeepFool::INFO),
-    entry::<NewtonFool, NewtonFoolConfig>(NewtonFool::INFO),
-    entry::<SaliencyMap, SaliencyMapConfig>(SaliencyMap::INFO),
-    entry::<FastGradientValue, FastGradientValueConfig>(FastGradientValue::INFO),
-    entry::<HotCold, HotColdConfig>(HotCold::INFO),
     // transfer
     entry::<MiFgsm, MiFgsmConfig>(MiFgsm::INFO),
     entry::<NiFgsm, MiFgsmConfig>(NiFgsm::INFO),
@@ -117,9 +122,18 @@ const CATALOGUE: &[Entry<dyn Attack>] = &[
     entry::<TiFgsm, TiFgsmConfig>(TiFgsm::INFO),
     entry::<VmiFgsm, VmiFgsmConfig>(VmiFgsm::INFO),
     entry::<EnsembleAttack, EnsembleAttackConfig>(EnsembleAttack::INFO),
+];
+
 /// Attacks that learn from samples first.
+const FIT_CATALOGUE: &[Entry<dyn FitAttack>] = &[
     // transfer
     fit_entry::<Admix, AdmixConfig>(Admix::INFO),
+    // universal
+    fit_entry::<Uap, UapConfig>(Uap::INFO),
+    fit_entry::<MedicalUap, MedicalUapConfig>(MedicalUap::INFO),
+    fit_entry::<SgdUap, SgdUapConfig>(SgdUap::INFO),
+    fit_entry::<Upset, UpsetConfig>(Upset::INFO),
+    fit_entry::<Patch, PatchConfig>(Patch::INFO),
 ];
 
 /// What each attack is, in the order of the catalogue.

@@ -10,16 +10,16 @@
 //! [`catalogue::build`] makes any of them from its name and settings. An attack that learns from a set of samples first
 //! ([`fit::FitAttack`]) is made by [`catalogue::build_fit`] and becomes an attack when it is fitted.
 
+pub(crate) mod adam;
 mod boundaries;
 pub mod catalogue;
 pub mod control;
+pub mod fit;
 mod gaussian;
 pub mod gradient;
-pub mod minimum_norm;
 pub mod line_search;
+pub mod minimum_norm;
 mod nearest;
-pub(crate) mod adam;
-pub mod fit;
 pub mod transfer;
 pub mod transformation;
 
