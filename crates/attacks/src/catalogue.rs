@@ -23,6 +23,11 @@ use crate::transfer::si_ni_fgsm::{SiNiFgsm, SiNiFgsmConfig};
 use crate::transfer::ti_fgsm::{TiFgsm, TiFgsmConfig};
 use crate::transfer::transformed_gradient::{TransformedGradient, TransformedGradientConfig};
 use crate::transfer::vmi_fgsm::{VmiFgsm, VmiFgsmConfig};
+use crate::universal::medical_uap::{MedicalUap, MedicalUapConfig};
+use crate::universal::patch::{Patch, PatchConfig};
+use crate::universal::sgd_uap::{SgdUap, SgdUapConfig};
+use crate::universal::uap::{Uap, UapConfig};
+use crate::universal::upset::{Upset, UpsetConfig};
 
 /// One attack of the catalogue: what it is, and how it is made from settings.
 struct Entry<A: ?Sized> {
@@ -90,6 +95,12 @@ const CATALOGUE: &[Entry<dyn Attack>] = &[
 const FIT_CATALOGUE: &[Entry<dyn FitAttack>] = &[
     // transfer
     fit_entry::<Admix, AdmixConfig>(Admix::INFO),
+    // universal
+    fit_entry::<Uap, UapConfig>(Uap::INFO),
+    fit_entry::<MedicalUap, MedicalUapConfig>(MedicalUap::INFO),
+    fit_entry::<SgdUap, SgdUapConfig>(SgdUap::INFO),
+    fit_entry::<Upset, UpsetConfig>(Upset::INFO),
+    fit_entry::<Patch, PatchConfig>(Patch::INFO),
 ];
 
 /// What each attack is, in the order of the catalogue.
