@@ -5,6 +5,7 @@
 //! | [`gradient`] | gradients of the model, a fixed budget |
 //! | [`minimum_norm`] | gradients of the model, no budget: the least change is searched |
 //! | [`transfer`] | gradients of one model, to fool another |
+//! | [`universal`] | gradients on a set of samples, for one change that serves all |
 //! | [`control`] | nothing: changes of equal size that an attack must beat |
 //!
 //! [`catalogue::build`] makes any of them from its name and settings. An attack that learns from a set of samples first
@@ -22,5 +23,6 @@ pub mod minimum_norm;
 mod nearest;
 pub mod transfer;
 pub mod transformation;
+pub mod universal;
 
 pub use catalogue::{build, build_fit, fit_infos, infos, resolve};

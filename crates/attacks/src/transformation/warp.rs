@@ -209,6 +209,22 @@ impl Affine {
         Self { angles: vec![0.0; planes(axes).len()], scales: vec![1.0; axes], shifts: vec![0.0; axes] }
     }
 
+    /// The same map with its content moved so that the content's centre lies `place` elements from the sample's.
+    ///
+    /// # Panics
+    ///
+    /// When there is not one place an axis.
+    pub fn centred_at(mut self, place: &[f64]) -> Self {
+        let axes = self.scales.len();
+        assert_eq!(place.len(), axes);
+        let rotation = rotation(axes, &self.angles, None);
+        for (axis, row) in rotation.iter().enumerate() {
+            let turned: f64 = row.iter().zip(place).map(|(entry, part)| entry * part).sum();
+            self.shifts[axis] -= self.scales[axis] * turned;
+        }
+        self
+    }
+
     /// The warp of a channel with these sides.
     ///
     /// # Panics
