@@ -6,8 +6,8 @@
 use std::fmt;
 
 use nocebo_core::{
-    Attack, AttackOutcome, DifferentiableModel, Domain, DomainConfig, Error, Field, Goal, Knowledge, Label, Model,
-    Norm, Samples, Seed, Task, ThreatModel, Unit,
+    Attack, AttackInfo, AttackOutcome, AttackProblem, BlackBox, DifferentiableModel, Domain, DomainConfig, Error,
+    Field, Goal, Knowledge, Label, Model, Norm, Perturbation, Samples, Seed, Task, ThreatModel, Unit,
 };
 
 use crate::models::{Constant, Linear, Quadratic, SmallRelu};
@@ -25,6 +25,19 @@ pub struct Strength {
 impl Strength {
     /// For an attack whose last step uses the exact linear optimum: within 1 %.
     pub const EXACT: Self = Self { linear: 1.01, goals: true };
+}
+
+/// An attack in some of its norms, for attacks whose strength differs between them.
+pub struct Only<'a>(pub &'a dyn Attack, pub &'static [Norm]);
+
+impl Attack for Only<'_> {
+    fn info(&self) -> AttackInfo {
+        AttackInfo { norms: self.1, ..self.0.info() }
+    }
+
+    fn perturb(&self, problem: &AttackProblem<'_>) -> Result<Perturbation, Error> {
+        self.0.perturb(problem)
+    }
 }
 
 /// A property that an attack breaks.
@@ -53,6 +66,9 @@ pub fn check(attack: &dyn Attack, strength: Strength) -> Result<(), Broken> {
         refuses_a_broken_model(attack, norm)?;
         survives_a_zero_gradient(attack, norm)?;
         leaves_already_wrong_samples_alone(attack, norm)?;
+        if info.knowledge != Knowledge::Gradients {
+            asks_for_no_gradient(attack, norm)?;
+        }
         if info.knowledge != Knowledge::None {
             crosses_a_linear_boundary(attack, norm, strength)?;
             reaches_each_goal(attack, norm, strength)?;
@@ -223,6 +239,17 @@ fn refuses_a_broken_model(attack: &dyn Attack, norm: Norm) -> Result<(), Broken>
     require(matches!(answer, Err(Error::NonFinite { .. })), || format!("{norm}: a model that answers NaN is an error"))
 }
 
+/// An attack that says it needs no gradient finds the same against a model that has none.
+fn asks_for_no_gradient(attack: &dyn Attack, norm: Norm) -> Result<(), Broken> {
+    let samples = ct_samples();
+    let goal = untargeted(&linear_classifier(), &samples);
+    let allowed = threat(norm, wide(norm) / 4.0);
+    let open = run(attack, &linear_classifier(), &samples, &goal, &allowed)?;
+    let closed = run(attack, &BlackBox(linear_classifier()), &samples, &goal, &allowed)?;
+    let gradients = open.queries.iter().any(|spent| spent.backward > 0);
+    require(!gradients && open == closed, || format!("{norm}: asks for no gradient, as its knowledge says"))
+}
+
 fn survives_a_zero_gradient(attack: &dyn Attack, norm: Norm) -> Result<(), Broken> {
     let samples = ct_samples();
     let flat = Constant::new(ct_domain(), vec![0.0, 2.0, 1.0, -1.0]);
@@ -376,7 +403,7 @@ fn crosses_a_curved_boundary(attack: &dyn Attack, strength: Strength) -> Result<
 #[cfg(test)]
 mod tests {
     use super::*;
-    use nocebo_core::{AttackInfo, AttackProblem, Loss, Perturbation};
+    use nocebo_core::Loss;
 
     /// A gradient step with a fault that can be switched on.
     struct Step(Fault);
@@ -390,6 +417,7 @@ mod tests {
         BatchSize,
         Liar,
         Greedy,
+        Peeks,
     }
 
     impl Attack for Step {
@@ -400,7 +428,7 @@ mod tests {
                 source: "this test",
                 family: "test",
                 norms: &[Norm::Linf],
-                knowledge: Knowledge::Gradients,
+                knowledge: if self.0 == Fault::Peeks { Knowledge::Scores } else { Knowledge::Gradients },
                 minimum_norm: false,
             }
         }
@@ -452,9 +480,17 @@ mod tests {
 
     #[test]
     fn each_fault_fails() {
-        let faults = [Fault::NoOp, Fault::WrongSign, Fault::OutOfBall, Fault::BatchSize, Fault::Liar, Fault::Greedy];
+        let faults = [
+            Fault::NoOp,
+            Fault::WrongSign,
+            Fault::OutOfBall,
+            Fault::BatchSize,
+            Fault::Liar,
+            Fault::Greedy,
+            Fault::Peeks,
+        ];
         let broken = faults.map(|fault| check(&Step(fault), ONE_STEP).unwrap_err().0);
-        let expected = ["success at", "success at", "within", "does not depend", "claims", "limit"];
+        let expected = ["success at", "success at", "within", "does not depend", "claims", "limit", "gradient"];
         for (broken, expected) in broken.iter().zip(expected) {
             assert!(broken.contains(expected), "{broken}");
         }
