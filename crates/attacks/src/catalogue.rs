@@ -12,6 +12,7 @@ use crate::gradient::iterative_least_likely::IterativeLeastLikely;
 use crate::gradient::one_step_target::{OneStepTarget, OneStepTargetConfig};
 use crate::gradient::pgd::{Pgd, PgdConfig};
 use crate::gradient::random_start_fgsm::{RandomStartFgsm, RandomStartFgsmConfig};
+use crate::score::square::{Square, SquareConfig};
 
 /// One attack of the catalogue: what it is, and how it is made from settings.
 struct Entry {
@@ -52,6 +53,7 @@ const CATALOGUE: &[Entry] = &[
     entry::<IterativeLeastLikely, BasicIterativeConfig>(IterativeLeastLikely::INFO),
     entry::<RandomStartFgsm, RandomStartFgsmConfig>(RandomStartFgsm::INFO),
     entry::<Pgd, PgdConfig>(Pgd::INFO),
+    entry::<Square, SquareConfig>(Square::INFO),
 ];
 
 /// What each attack is, in the order of the catalogue.
