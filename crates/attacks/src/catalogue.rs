@@ -29,6 +29,7 @@ use crate::minimum_norm::elastic_net::{ElasticNet, ElasticNetConfig};
 use crate::minimum_norm::fast_minimum_norm::{FastMinimumNorm, FastMinimumNormConfig};
 use crate::minimum_norm::primal_dual::{PrimalDual, PrimalDualConfig};
 use crate::minimum_norm::sigma_zero::{SigmaZero, SigmaZeroConfig};
+use crate::score::square::{Square, SquareConfig};
 use crate::transfer::admix::{Admix, AdmixConfig};
 use crate::transfer::di_fgsm::{DiFgsm, DiFgsmConfig};
 use crate::transfer::emi_fgsm::{EmiFgsm, EmiFgsmConfig};
@@ -112,6 +113,8 @@ const CATALOGUE: &[Entry<dyn Attack>] = &[
     entry::<ElasticNet, ElasticNetConfig>(ElasticNet::INFO),
     entry::<PrimalDual, PrimalDualConfig>(PrimalDual::INFO),
     entry::<AugmentedLagrangian, AugmentedLagrangianConfig>(AugmentedLagrangian::INFO),
+    // score
+    entry::<Square, SquareConfig>(Square::INFO),
     // transfer
     entry::<MiFgsm, MiFgsmConfig>(MiFgsm::INFO),
     entry::<NiFgsm, MiFgsmConfig>(NiFgsm::INFO),

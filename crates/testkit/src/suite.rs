@@ -7,8 +7,8 @@
 use std::fmt;
 
 use nocebo_core::{
-    Attack, AttackInfo, AttackOutcome, AttackProblem, DifferentiableModel, Domain, DomainConfig, Error, Field, Goal,
-    Knowledge, Label, Model, Norm, Perturbation, Samples, Seed, Task, ThreatModel, Unit,
+    Attack, AttackInfo, AttackOutcome, AttackProblem, BlackBox, DifferentiableModel, Domain, DomainConfig, Error,
+    Field, Goal, Knowledge, Label, Model, Norm, Perturbation, Samples, Seed, Task, ThreatModel, Unit,
 };
 
 use crate::models::{Constant, Linear, Quadratic, Recorder, SmallRelu};
@@ -117,6 +117,9 @@ pub fn check_mechanics(attack: &dyn Attack) -> Result<(), Broken> {
         refuses_a_broken_model(attack, norm)?;
         survives_a_zero_gradient(attack, norm)?;
         leaves_already_wrong_samples_alone(attack, norm)?;
+        if info.knowledge != Knowledge::Gradients {
+            asks_for_no_gradient(attack, norm)?;
+        }
     }
     Ok(())
 }
@@ -283,6 +286,17 @@ fn refuses_a_broken_model(attack: &dyn Attack, norm: Norm) -> Result<(), Broken>
     let goal = Goal::Untargeted { labels: vec![Label::Class(0); samples.len()] };
     let answer = attack.run(&broken, &samples, &goal, &threat(norm, wide(norm)), Seed(1));
     require(matches!(answer, Err(Error::NonFinite { .. })), || format!("{norm}: a model that answers NaN is an error"))
+}
+
+/// An attack that says it needs no gradient finds the same against a model that has none.
+fn asks_for_no_gradient(attack: &dyn Attack, norm: Norm) -> Result<(), Broken> {
+    let samples = ct_samples();
+    let goal = untargeted(&linear_classifier(), &samples);
+    let allowed = threat(norm, wide(norm) / 4.0);
+    let open = run(attack, &linear_classifier(), &samples, &goal, &allowed)?;
+    let closed = run(attack, &BlackBox(linear_classifier()), &samples, &goal, &allowed)?;
+    let gradients = open.queries.iter().any(|spent| spent.backward > 0);
+    require(!gradients && open == closed, || format!("{norm}: asks for no gradient, as its knowledge says"))
 }
 
 fn survives_a_zero_gradient(attack: &dyn Attack, norm: Norm) -> Result<(), Broken> {
@@ -549,6 +563,7 @@ mod tests {
         BatchSize,
         Liar,
         Greedy,
+        Peeks,
     }
 
     impl Attack for Step {
@@ -559,7 +574,7 @@ mod tests {
                 source: "this test",
                 family: "test",
                 norms: &[Norm::Linf],
-                knowledge: Knowledge::Gradients,
+                knowledge: if self.0 == Fault::Peeks { Knowledge::Scores } else { Knowledge::Gradients },
                 minimum_norm: false,
             }
         }
@@ -611,9 +626,17 @@ mod tests {
 
     #[test]
     fn each_fault_fails() {
-        let faults = [Fault::NoOp, Fault::WrongSign, Fault::OutOfBall, Fault::BatchSize, Fault::Liar, Fault::Greedy];
+        let faults = [
+            Fault::NoOp,
+            Fault::WrongSign,
+            Fault::OutOfBall,
+            Fault::BatchSize,
+            Fault::Liar,
+            Fault::Greedy,
+            Fault::Peeks,
+        ];
         let broken = faults.map(|fault| check(&Step(fault), ONE_STEP).unwrap_err().0);
-        let expected = ["success at", "success at", "within", "does not depend", "claims", "limit"];
+        let expected = ["success at", "success at", "within", "does not depend", "claims", "limit", "gradient"];
         for (broken, expected) in broken.iter().zip(expected) {
             assert!(broken.contains(expected), "{broken}");
         }
