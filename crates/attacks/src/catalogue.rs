@@ -12,6 +12,14 @@ use crate::gradient::iterative_least_likely::IterativeLeastLikely;
 use crate::gradient::one_step_target::{OneStepTarget, OneStepTargetConfig};
 use crate::gradient::pgd::{Pgd, PgdConfig};
 use crate::gradient::random_start_fgsm::{RandomStartFgsm, RandomStartFgsmConfig};
+use crate::minimum_norm::augmented_lagrangian::{AugmentedLagrangian, AugmentedLagrangianConfig};
+use crate::minimum_norm::box_lbfgs::{BoxLbfgs, BoxLbfgsConfig};
+use crate::minimum_norm::carlini_wagner_l2::{CarliniWagnerL2, CarliniWagnerL2Config};
+use crate::minimum_norm::decoupled_direction_norm::{DecoupledDirectionNorm, DecoupledDirectionNormConfig};
+use crate::minimum_norm::elastic_net::{ElasticNet, ElasticNetConfig};
+use crate::minimum_norm::fast_minimum_norm::{FastMinimumNorm, FastMinimumNormConfig};
+use crate::minimum_norm::primal_dual::{PrimalDual, PrimalDualConfig};
+use crate::minimum_norm::sigma_zero::{SigmaZero, SigmaZeroConfig};
 
 /// One attack of the catalogue: what it is, and how it is made from settings.
 struct Entry {
@@ -52,6 +60,15 @@ const CATALOGUE: &[Entry] = &[
     entry::<IterativeLeastLikely, BasicIterativeConfig>(IterativeLeastLikely::INFO),
     entry::<RandomStartFgsm, RandomStartFgsmConfig>(RandomStartFgsm::INFO),
     entry::<Pgd, PgdConfig>(Pgd::INFO),
+    // minimum norm
+    entry::<BoxLbfgs, BoxLbfgsConfig>(BoxLbfgs::INFO),
+    entry::<CarliniWagnerL2, CarliniWagnerL2Config>(CarliniWagnerL2::INFO),
+    entry::<DecoupledDirectionNorm, DecoupledDirectionNormConfig>(DecoupledDirectionNorm::INFO),
+    entry::<FastMinimumNorm, FastMinimumNormConfig>(FastMinimumNorm::INFO),
+    entry::<SigmaZero, SigmaZeroConfig>(SigmaZero::INFO),
+    entry::<ElasticNet, ElasticNetConfig>(ElasticNet::INFO),
+    entry::<PrimalDual, PrimalDualConfig>(PrimalDual::INFO),
+    entry::<AugmentedLagrangian, AugmentedLagrangianConfig>(AugmentedLagrangian::INFO),
 ];
 
 /// What each attack is, in the order of the catalogue.

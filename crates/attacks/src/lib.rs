@@ -3,6 +3,7 @@
 //! | Folder | What the attacker needs |
 //! |---|---|
 //! | [`gradient`] | gradients of the model, a fixed budget |
+//! | [`minimum_norm`] | gradients of the model, no budget: the least change is searched |
 //! | [`control`] | nothing: changes of equal size that an attack must beat |
 //!
 //! [`catalogue::build`] makes any of them from its name and settings.
@@ -10,5 +11,6 @@
 pub mod catalogue;
 pub mod control;
 pub mod gradient;
+pub mod minimum_norm;
 
 pub use catalogue::{build, infos, resolve};
