@@ -47,7 +47,8 @@ impl Graph {
 
 /// A network on a device, with what it takes and decides.
 ///
-/// The first input of the graph takes the samples, `[batch, ...]`, and its first output gives the logits. The answer for
+/// The first input of the graph takes the samples, `[batch, ...]`, and its first output gives the logits; where it ends in
+/// the softmax or sigmoid of the task, that is left out ([`Graph::up_to_logits`]). The answer for
 /// a sample is the same to the bit whatever batch it comes in and however many threads work.
 pub struct GraphModel {
     executor: Executor,
@@ -64,7 +65,7 @@ impl GraphModel {
     /// as many logits as its task needs.
     pub fn new(graph: impl Into<Arc<Graph>>, spec: ModelSpec, device: &Device) -> Result<Self, Error> {
         spec.check()?;
-        let graph = graph.into();
+        let graph = Arc::new(graph.into().up_to_logits(&spec.task));
         let [input] = graph.inputs.as_slice() else {
             return Err(Error::graph("inputs of the network", "one, for the samples", graph.inputs.len()));
         };
@@ -90,7 +91,7 @@ impl GraphModel {
         Ok(Self { executor, spec, chunk })
     }
 
-    /// The network.
+    /// The network up to its logits.
     pub fn graph(&self) -> &Arc<Graph> {
         self.executor.graph()
     }
