@@ -535,7 +535,7 @@ mod tests {
     #[test]
     fn noise_is_no_part_of_the_worst_case() {
         let attacks =
-            [ToyAttack::entry("weak", Behaviour::Backwards(1)), ToyAttack::entry(crate::CONTROL, Behaviour::Noise)];
+            [ToyAttack::entry(crate::CONTROL, Behaviour::Noise), ToyAttack::entry("weak", Behaviour::Backwards(1))];
         let found = audit_of(&Mean::new(), &toy::ten(), &attacks, &toy::settings(&[64.0])).unwrap();
         let threat = &found.audit.threats[0];
         assert!(threat.cells[1].control && threat.cells[1].attack_success_rate.hits > 0);
