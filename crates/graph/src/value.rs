@@ -292,6 +292,11 @@ impl DeviceTensor {
         Self(Dispatch::float_sum(self.clone().reshaped(&[self.len()]).0))
     }
 
+    /// Sums of all elements up to each one.
+    pub(crate) fn cumulative_sum(self, axis: usize) -> Self {
+        Self(Dispatch::float_cumsum(self.0, axis))
+    }
+
     pub(crate) fn mean(self, axes: &[usize]) -> Self {
         axes.iter().fold(self, |tensor, &axis| Self(Dispatch::float_mean_dim(tensor.0, axis)))
     }

@@ -134,7 +134,7 @@ fn check(results: &BTreeMap<String, Outcome>, least: usize) {
 #[test]
 fn single_operators() {
     if let Some(results) = suite("node") {
-        check(&results, 247);
+        check(&results, 260);
     }
 }
 

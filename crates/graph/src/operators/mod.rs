@@ -24,6 +24,8 @@ mod padding;
 mod pooling;
 mod reduce;
 mod resize;
+mod scatter;
+mod selection;
 mod shape;
 mod softmax;
 mod unary;
@@ -48,6 +50,8 @@ pub use padding::{Pad, PadMode};
 pub use pooling::{GlobalPool, Pool, PoolKind};
 pub use reduce::{ArgExtreme, Reduce, Reduction};
 pub use resize::{AspectRatio, Coordinates, NearestRule, Resize, ResizeMode};
+pub use scatter::{ScatterElements, ScatterNd, ScatterReduction};
+pub use selection::{Compress, CumulativeSum, OneHot, ReverseSequence, TopK, Trilu};
 pub use shape::{
     Cast, Concat, ConstantOfShape, DepthToSpace, Dropout, Expand, Flatten, Identity, Range, Reshape, Shape, Size,
     Slice, SpaceToDepth, Split, Squeeze, Tile, Transpose, Unsqueeze,
@@ -492,12 +496,16 @@ operators! {
     Clip,
     /// Comparisons and logic.
     Comparison,
+    /// Slices at which a condition is true.
+    Compress,
     /// Joins along an axis.
     Concat,
     /// A tensor of one value.
     ConstantOfShape,
     /// Convolution with one to three axes of space.
     Convolution,
+    /// Running sums.
+    CumulativeSum,
     /// Moves channels into space.
     DepthToSpace,
     /// Dropout: the identity unless training is on.
@@ -532,6 +540,8 @@ operators! {
     MeanVarianceNormalization,
     /// Index of every element that is not 0.
     NonZero,
+    /// Ones at indices.
+    OneHot,
     /// Borders around a tensor.
     Pad,
     /// Pooling over windows.
@@ -544,6 +554,12 @@ operators! {
     Reshape,
     /// Resampling in space.
     Resize,
+    /// Sequences reversed.
+    ReverseSequence,
+    /// Elements put at places along an axis.
+    ScatterElements,
+    /// Slices put at places.
+    ScatterNd,
     /// The shape of a value.
     Shape,
     /// The number of elements of a value.
@@ -560,10 +576,14 @@ operators! {
     Squeeze,
     /// Repeats along axes.
     Tile,
+    /// The greatest or least few values.
+    TopK,
     /// Another order of axes.
     Transpose,
     /// Transposed convolution.
     TransposedConvolution,
+    /// A triangle of a matrix.
+    Trilu,
     /// Functions of one value.
     Unary,
     /// Inserts axes of length 1.
