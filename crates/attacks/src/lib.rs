@@ -3,6 +3,7 @@
 //! | Folder | What the attacker needs |
 //! |---|---|
 //! | [`gradient`] | gradients of the model, a fixed budget |
+//! | [`minimum_norm`] | gradients of the model, no budget: the least change is searched |
 //! | [`control`] | nothing: changes of equal size that an attack must beat |
 //!
 //! [`catalogue::build`] makes any of them from its name and settings.
@@ -13,6 +14,7 @@ pub mod control;
 mod gaussian;
 pub mod gradient;
 pub mod line_search;
+pub mod minimum_norm;
 mod nearest;
 
-pub use catalogue::{build, infos};
+pub use catalogue::{build, infos, resolve};

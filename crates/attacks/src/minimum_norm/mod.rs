@@ -1,0 +1,18 @@
+//! Attacks that search for the least change.
+
+pub(crate) mod adam;
+pub mod augmented_lagrangian;
+pub mod box_lbfgs;
+pub mod carlini_wagner_l2;
+pub(crate) mod constant_search;
+pub mod decoupled_direction_norm;
+pub mod elastic_net;
+pub mod fast_minimum_norm;
+pub(crate) mod frame;
+pub mod primal_dual;
+pub(crate) mod proximal;
+pub(crate) mod schedule;
+pub(crate) mod search;
+pub(crate) mod settings;
+pub mod sigma_zero;
+pub(crate) mod tanh_space;
