@@ -12,6 +12,7 @@ use crate::gradient::basic_iterative::{BasicIterative, BasicIterativeConfig};
 use crate::gradient::deep_fool::{DeepFool, DeepFoolConfig};
 use crate::gradient::fast_gradient::{FastGradient, FastGradientConfig};
 use crate::gradient::fast_gradient_value::{FastGradientValue, FastGradientValueConfig};
+use crate::gradient::fine_fool::{FineFool, FineFoolConfig};
 use crate::gradient::hot_cold::{HotCold, HotColdConfig};
 use crate::gradient::iterative_least_likely::IterativeLeastLikely;
 use crate::gradient::newton_fool::{NewtonFool, NewtonFoolConfig};
@@ -76,6 +77,7 @@ const CATALOGUE: &[Entry] = &[
     entry::<SaliencyMap, SaliencyMapConfig>(SaliencyMap::INFO),
     entry::<FastGradientValue, FastGradientValueConfig>(FastGradientValue::INFO),
     entry::<HotCold, HotColdConfig>(HotCold::INFO),
+    entry::<FineFool, FineFoolConfig>(FineFool::INFO),
     // minimum norm
     entry::<BoxLbfgs, BoxLbfgsConfig>(BoxLbfgs::INFO),
     entry::<CarliniWagnerL2, CarliniWagnerL2Config>(CarliniWagnerL2::INFO),
