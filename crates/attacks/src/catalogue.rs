@@ -6,6 +6,7 @@ use serde::de::DeserializeOwned;
 use nocebo_core::{Attack, AttackInfo, Error};
 
 use crate::control::noise::{Noise, NoiseConfig};
+use crate::fit::FitAttack;
 use crate::gradient::auto_pgd::{AutoPgd, AutoPgdConfig};
 use crate::gradient::auto_pgd_targeted::{AutoPgdTargeted, AutoPgdTargetedConfig};
 use crate::gradient::basic_iterative::{BasicIterative, BasicIterativeConfig};
@@ -29,39 +30,66 @@ use crate::minimum_norm::elastic_net::{ElasticNet, ElasticNetConfig};
 use crate::minimum_norm::fast_minimum_norm::{FastMinimumNorm, FastMinimumNormConfig};
 use crate::minimum_norm::primal_dual::{PrimalDual, PrimalDualConfig};
 use crate::minimum_norm::sigma_zero::{SigmaZero, SigmaZeroConfig};
+use crate::score::square::{Square, SquareConfig};
+use crate::transfer::admix::{Admix, AdmixConfig};
+use crate::transfer::di_fgsm::{DiFgsm, DiFgsmConfig};
+use crate::transfer::emi_fgsm::{EmiFgsm, EmiFgsmConfig};
+use crate::transfer::ensemble_attack::{EnsembleAttack, EnsembleAttackConfig};
+use crate::transfer::mi_fgsm::{MiFgsm, MiFgsmConfig};
+use crate::transfer::ni_fgsm::NiFgsm;
+use crate::transfer::si_ni_fgsm::{SiNiFgsm, SiNiFgsmConfig};
+use crate::transfer::ti_fgsm::{TiFgsm, TiFgsmConfig};
+use crate::transfer::transformed_gradient::{TransformedGradient, TransformedGradientConfig};
+use crate::transfer::vmi_fgsm::{VmiFgsm, VmiFgsmConfig};
+use crate::universal::medical_uap::{MedicalUap, MedicalUapConfig};
+use crate::universal::patch::{Patch, PatchConfig};
+use crate::universal::sgd_uap::{SgdUap, SgdUapConfig};
+use crate::universal::uap::{Uap, UapConfig};
+use crate::universal::upset::{Upset, UpsetConfig};
 
 /// One attack of the catalogue: what it is, and how it is made from settings.
-struct Entry {
+struct Entry<A: ?Sized> {
     info: AttackInfo,
-    make: fn(toml::Table) -> Result<Made, Error>,
+    make: fn(toml::Table) -> Result<Made<A>, Error>,
 }
 
 /// An attack with all its settings, the defaults included.
-struct Made {
-    attack: Box<dyn Attack>,
+struct Made<A: ?Sized> {
+    attack: Box<A>,
     settings: toml::Table,
 }
 
-const fn entry<A, C>(info: AttackInfo) -> Entry
+const fn entry<A, C>(info: AttackInfo) -> Entry<dyn Attack>
 where
     A: Attack + TryFrom<C, Error = Error> + 'static,
     C: DeserializeOwned + Serialize,
 {
-    Entry { info, make: make::<A, C> }
+    Entry { info, make: |settings| make(settings, |config: C| Ok(Box::new(A::try_from(config)?) as Box<dyn Attack>)) }
 }
 
-fn make<A, C>(settings: toml::Table) -> Result<Made, Error>
+const fn fit_entry<A, C>(info: AttackInfo) -> Entry<dyn FitAttack>
 where
-    A: Attack + TryFrom<C, Error = Error> + 'static,
+    A: FitAttack + TryFrom<C, Error = Error> + 'static,
+    C: DeserializeOwned + Serialize,
+{
+    Entry {
+        info,
+        make: |settings| make(settings, |config: C| Ok(Box::new(A::try_from(config)?) as Box<dyn FitAttack>)),
+    }
+}
+
+fn make<A, C>(settings: toml::Table, check: impl FnOnce(C) -> Result<Box<A>, Error>) -> Result<Made<A>, Error>
+where
+    A: ?Sized,
     C: DeserializeOwned + Serialize,
 {
     let refused = |reason: &dyn ToString| Error::unsupported("a setting of this attack", reason.to_string());
     let config: C = settings.try_into().map_err(|error: toml::de::Error| refused(&error.message()))?;
     let settings = toml::Table::try_from(&config).map_err(|error| refused(&error))?;
-    Ok(Made { attack: Box::new(A::try_from(config)?), settings })
+    Ok(Made { attack: check(config)?, settings })
 }
 
-const CATALOGUE: &[Entry] = &[
+const CATALOGUE: &[Entry<dyn Attack>] = &[
     entry::<Noise, NoiseConfig>(Noise::INFO),
     entry::<FastGradient, FastGradientConfig>(FastGradient::INFO),
     entry::<OneStepTarget, OneStepTargetConfig>(OneStepTarget::INFO),
@@ -87,6 +115,30 @@ const CATALOGUE: &[Entry] = &[
     entry::<ElasticNet, ElasticNetConfig>(ElasticNet::INFO),
     entry::<PrimalDual, PrimalDualConfig>(PrimalDual::INFO),
     entry::<AugmentedLagrangian, AugmentedLagrangianConfig>(AugmentedLagrangian::INFO),
+    // score
+    entry::<Square, SquareConfig>(Square::INFO),
+    // transfer
+    entry::<MiFgsm, MiFgsmConfig>(MiFgsm::INFO),
+    entry::<NiFgsm, MiFgsmConfig>(NiFgsm::INFO),
+    entry::<SiNiFgsm, SiNiFgsmConfig>(SiNiFgsm::INFO),
+    entry::<EmiFgsm, EmiFgsmConfig>(EmiFgsm::INFO),
+    entry::<TransformedGradient, TransformedGradientConfig>(TransformedGradient::INFO),
+    entry::<DiFgsm, DiFgsmConfig>(DiFgsm::INFO),
+    entry::<TiFgsm, TiFgsmConfig>(TiFgsm::INFO),
+    entry::<VmiFgsm, VmiFgsmConfig>(VmiFgsm::INFO),
+    entry::<EnsembleAttack, EnsembleAttackConfig>(EnsembleAttack::INFO),
+];
+
+/// Attacks that learn from samples first.
+const FIT_CATALOGUE: &[Entry<dyn FitAttack>] = &[
+    // transfer
+    fit_entry::<Admix, AdmixConfig>(Admix::INFO),
+    // universal
+    fit_entry::<Uap, UapConfig>(Uap::INFO),
+    fit_entry::<MedicalUap, MedicalUapConfig>(MedicalUap::INFO),
+    fit_entry::<SgdUap, SgdUapConfig>(SgdUap::INFO),
+    fit_entry::<Upset, UpsetConfig>(Upset::INFO),
+    fit_entry::<Patch, PatchConfig>(Patch::INFO),
 ];
 
 /// What each attack is, in the order of the catalogue.
@@ -107,21 +159,44 @@ pub fn infos() -> impl Iterator<Item = AttackInfo> {
 /// # Ok::<(), nocebo_core::Error>(())
 /// ```
 pub fn build(name: &str, settings: toml::Table) -> Result<Box<dyn Attack>, Error> {
-    Ok((find(name)?.make)(settings)?.attack)
+    Ok((find(CATALOGUE, name)?.make)(settings)?.attack)
 }
 
-/// All settings of the attack with this name, those that are left out at their defaults.
+/// All settings of the attack with this name, those that are left out at their defaults; of either kind.
 ///
 /// # Errors
 ///
 /// As [`build`].
 pub fn resolve(name: &str, settings: toml::Table) -> Result<toml::Table, Error> {
-    Ok((find(name)?.make)(settings)?.settings)
+    match find(FIT_CATALOGUE, name) {
+        Ok(entry) => Ok((entry.make)(settings)?.settings),
+        Err(_) => Ok((find(CATALOGUE, name)?.make)(settings)?.settings),
+    }
 }
 
-fn find(name: &str) -> Result<&'static Entry, Error> {
-    CATALOGUE.iter().find(|entry| entry.info.name == name).ok_or_else(|| {
-        let known = infos().map(|info| info.name).collect::<Vec<_>>().join(", ");
+/// What each attack that learns from samples first is, in the order of the catalogue.
+pub fn fit_infos() -> impl Iterator<Item = AttackInfo> {
+    FIT_CATALOGUE.iter().map(|entry| entry.info)
+}
+
+/// The attack of this name that learns from samples first; settings that are left out have their defaults.
+///
+/// # Errors
+///
+/// As [`build`].
+///
+/// ```
+/// let admix = nocebo_attacks::build_fit("admix", toml::toml! { steps = 20 })?;
+/// assert_eq!(admix.info().family, "transfer");
+/// # Ok::<(), nocebo_core::Error>(())
+/// ```
+pub fn build_fit(name: &str, settings: toml::Table) -> Result<Box<dyn FitAttack>, Error> {
+    Ok((find(FIT_CATALOGUE, name)?.make)(settings)?.attack)
+}
+
+fn find<A: ?Sized>(catalogue: &'static [Entry<A>], name: &str) -> Result<&'static Entry<A>, Error> {
+    catalogue.iter().find(|entry| entry.info.name == name).ok_or_else(|| {
+        let known = catalogue.iter().map(|entry| entry.info.name).collect::<Vec<_>>().join(", ");
         Error::unsupported(format!("attack `{name}`"), format!("known attacks are {known}"))
     })
 }
@@ -133,10 +208,15 @@ mod tests {
 
     #[test]
     fn names_are_unique_and_every_default_builds() {
-        let names: BTreeSet<_> = infos().map(|info| info.name).collect();
-        assert_eq!(names.len(), CATALOGUE.len());
-        for name in names {
-            assert_eq!(build(name, toml::Table::new()).unwrap().info().name, name);
+        let names: BTreeSet<_> = infos().chain(fit_infos()).map(|info| info.name).collect();
+        assert_eq!(names.len(), CATALOGUE.len() + FIT_CATALOGUE.len());
+        for info in infos() {
+            assert_eq!(build(info.name, toml::Table::new()).unwrap().info(), info);
+            assert!(resolve(info.name, toml::Table::new()).is_ok());
+        }
+        for info in fit_infos() {
+            assert_eq!(build_fit(info.name, toml::Table::new()).unwrap().info(), info);
+            assert!(resolve(info.name, toml::Table::new()).is_ok());
         }
         assert_eq!(resolve("pgd", toml::toml! { steps = 3 }).unwrap()["restarts"].as_integer(), Some(1));
         let message = build("pdg", toml::Table::new()).err().unwrap().to_string();

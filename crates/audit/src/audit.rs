@@ -14,7 +14,7 @@ use crate::findings::{Evidence, Finding, Status, findings};
 use crate::folder::{AuditFolder, RECORDS, REPORT, SUMMARY};
 use crate::gate::{Gate, GateResult};
 use crate::metrics::{DecisionMetrics, Subjects, ThreatResult};
-use crate::probe::probe;
+use crate::probe::{probe, probe_afterwards};
 use crate::records::{self, RecordSubjects};
 use crate::report::{self, ReportEntry};
 use crate::request::{AuditGoal, Checked, Provenance, Threat};
@@ -269,9 +269,10 @@ fn carry_out(
     let AuditRequest { model, data, attacks, settings, provenance } = checked.request;
     let spec = model.spec();
     let (clean, outputs) = evaluate::clean(checked)?;
-    let probe = probe(checked, &outputs, &clean.standing)?;
+    let mut probe = probe(checked, &outputs, &clean)?;
     let (runs, skipped) = evaluate::plan(attacks, &checked.threats);
     let grid = evaluate::evaluate(checked, &runs, &clean, &outputs, folder, observer)?;
+    probe_afterwards(checked, &outputs, &clean, &grid.cells, &mut probe)?;
     let records = records::encode(RecordSubjects { data, clean: &clean }, &grid.cells.iter().collect::<Vec<_>>())?;
     let examples = examples(checked, &runs, &clean, &grid.cells)?;
 
@@ -543,7 +544,7 @@ mod tests {
 
     #[test]
     fn a_sample_that_fell_at_a_smaller_budget_has_fallen() {
-        // This attack works at 4 and does the opposite at 8.
+        // This attack works at 8 and does the opposite at 16.
         struct Fading;
         impl nocebo_core::Attack for Fading {
             fn info(&self) -> nocebo_core::AttackInfo {
@@ -554,16 +555,16 @@ mod tests {
                 problem: &nocebo_core::AttackProblem<'_>,
             ) -> Result<nocebo_core::Perturbation, nocebo_core::Error> {
                 let behaviour =
-                    if problem.threat.epsilon() > 5.0 { Behaviour::Backwards(1) } else { Behaviour::SignSteps(1) };
+                    if problem.threat.epsilon() > 10.0 { Behaviour::Backwards(1) } else { Behaviour::SignSteps(1) };
                 ToyAttack::entry("", behaviour).attack.perturb(problem)
             }
         }
         let attacks = [AttackEntry::new("fading", serde_json::Value::Null, Box::new(Fading))];
-        let found = audit_of(&Mean::new(), &toy::ten(), &attacks, &toy::settings(&[4.0, 8.0])).unwrap();
-        let [four, eight] = &found.audit.threats[..] else { panic!() };
-        assert_eq!((four.worst_case.robust_accuracy.hits, eight.worst_case.robust_accuracy.hits), (4, 4));
-        assert_eq!((four.cells[0].robust_accuracy.hits, eight.cells[0].robust_accuracy.hits), (4, 8));
-        assert_eq!(eight.worst_case.decisions.false_negative_rate.map(hits), Some((3, 5)));
+        let found = audit_of(&Mean::new(), &toy::ten(), &attacks, &toy::settings(&[8.0, 16.0])).unwrap();
+        let [eight, sixteen] = &found.audit.threats[..] else { panic!() };
+        assert_eq!((eight.worst_case.robust_accuracy.hits, sixteen.worst_case.robust_accuracy.hits), (2, 2));
+        assert_eq!((eight.cells[0].robust_accuracy.hits, sixteen.cells[0].robust_accuracy.hits), (2, 8));
+        assert_eq!(sixteen.worst_case.decisions.false_negative_rate.map(hits), Some((4, 5)));
         let growth = found.audit.findings.iter().find(|finding| finding.id == "success_grows_with_epsilon").unwrap();
         assert_eq!(growth.status, Status::Fail);
         assert!(!found.audit.evaluation_is_strong);
@@ -608,7 +609,10 @@ mod tests {
             .filter(|finding| finding.status == Status::Fail)
             .map(|finding| finding.id.as_str())
             .collect();
-        assert_eq!(failed, ["claims_confirmed", "found_points_returned", "points_within_threat"]);
+        assert_eq!(
+            failed,
+            ["unlimited_attacks_succeed", "claims_confirmed", "found_points_returned", "points_within_threat"]
+        );
     }
 
     #[test]

@@ -343,7 +343,7 @@ fn carry_out(
 ///
 /// Where a number is not finite the samples are attacked one by one, so that one of them cannot spoil its neighbours;
 /// the one itself counts as fallen.
-fn attack(checked: &Checked<'_>, run: &Run<'_>, positions: &[usize]) -> Result<Vec<Vec<Attacked>>, Error> {
+pub(crate) fn attack(checked: &Checked<'_>, run: &Run<'_>, positions: &[usize]) -> Result<Vec<Vec<Attacked>>, Error> {
     let AuditRequest { model, data, settings, .. } = checked.request;
     let inputs = data.samples.select(positions);
     let goal = checked.goal.select(positions);

@@ -35,7 +35,7 @@ pub const SUMMARY: &str = "audit.json";
 #[derive(Debug)]
 pub struct AuditFolder {
     path: PathBuf,
-    _lock: File,
+    lock: File,
 }
 
 /// What stands beside the records of a finished cell.
@@ -78,7 +78,7 @@ impl AuditFolder {
             Err(TryLockError::Error(error)) if error.kind() == ErrorKind::Unsupported => {}
             Err(TryLockError::Error(error)) => return Err(AuditError::write(&lock_path)(error)),
         }
-        let folder = Self { path: path.to_owned(), _lock: lock };
+        let folder = Self { path: path.to_owned(), lock };
         let cells = path.join(CELLS);
         fs::create_dir_all(&cells).map_err(AuditError::write(&cells))?;
         for name in [SUMMARY, REPORT, RECORDS] {
@@ -136,6 +136,13 @@ impl AuditFolder {
         let cells = self.path.join(CELLS);
         write(&cells.join(format!("{id}.parquet")), records)?;
         write(&cells.join(format!("{id}.json")), &seal)
+    }
+}
+
+impl Drop for AuditFolder {
+    fn drop(&mut self) {
+        // Closing the file alone would leave the folder locked while a process that was just started still has it open.
+        let _ = self.lock.unlock();
     }
 }
 

@@ -289,7 +289,7 @@ impl DeviceTensor {
 
     /// The sum of all elements, as one element.
     pub(crate) fn total(&self) -> Self {
-        Self(Dispatch::float_sum(self.0.clone()))
+        Self(Dispatch::float_sum(self.clone().reshaped(&[self.len()]).0))
     }
 
     pub(crate) fn mean(self, axes: &[usize]) -> Self {

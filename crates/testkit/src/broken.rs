@@ -251,13 +251,13 @@ impl<M: DifferentiableModel> DifferentiableModel for StepCounter<M> {
     }
 }
 
-/// Not a number where the mean of a sample lies in a range.
+/// Not a number where an element is greater than a value.
 #[derive(Clone, Debug)]
 pub struct NanBranch<M> {
     /// The model.
     pub model: M,
-    /// Means from the first to below the second end, in the unit of the data.
-    pub means: (f32, f32),
+    /// The greatest value that the model can bear, in the unit of the data.
+    pub greatest: f32,
 }
 
 impl<M: Model> Model for NanBranch<M> {
@@ -268,8 +268,7 @@ impl<M: Model> Model for NanBranch<M> {
     fn outputs(&self, inputs: &Samples) -> Result<Outputs, Error> {
         let mut outputs = self.model.outputs(inputs)?.as_samples().clone();
         for (logits, row) in outputs.rows_mut().zip(inputs.rows()) {
-            let mean = row.iter().sum::<f32>() / row.len() as f32;
-            if (self.means.0..self.means.1).contains(&mean) {
+            if row.iter().any(|value| *value > self.greatest) {
                 logits.fill(f32::NAN);
             }
         }

@@ -17,7 +17,10 @@ pub(crate) fn run(arguments: &Run, global: &Global) -> Result<(), Failure> {
     let names: Vec<String> = graph.inputs.iter().map(|input| input.name.clone()).collect();
     if names.len() != arguments.input.len() {
         let expected = names.join(", ");
-        return Err(Failure::usage(format!("--input: one file for each of {expected} is needed, got {}", arguments.input.len())));
+        return Err(Failure::usage(format!(
+            "--input: one file for each of {expected} is needed, got {}",
+            arguments.input.len()
+        )));
     }
     let mut inputs = Vec::new();
     for (path, input) in arguments.input.iter().zip(&graph.inputs) {
