@@ -7,6 +7,8 @@ use nocebo_core::{Attack, AttackInfo, Error};
 
 use crate::control::noise::{Noise, NoiseConfig};
 use crate::fit::FitAttack;
+use crate::frequency::low_frequency::{LowFrequency, LowFrequencyConfig};
+use crate::frequency::vafa::{Vafa, VafaConfig};
 use crate::gradient::auto_pgd::{AutoPgd, AutoPgdConfig};
 use crate::gradient::auto_pgd_targeted::{AutoPgdTargeted, AutoPgdTargetedConfig};
 use crate::gradient::basic_iterative::{BasicIterative, BasicIterativeConfig};
@@ -106,6 +108,9 @@ const CATALOGUE: &[Entry<dyn Attack>] = &[
     entry::<FastGradientValue, FastGradientValueConfig>(FastGradientValue::INFO),
     entry::<HotCold, HotColdConfig>(HotCold::INFO),
     entry::<FineFool, FineFoolConfig>(FineFool::INFO),
+    // frequency
+    entry::<LowFrequency, LowFrequencyConfig>(LowFrequency::INFO),
+    entry::<Vafa, VafaConfig>(Vafa::INFO),
     // minimum norm
     entry::<BoxLbfgs, BoxLbfgsConfig>(BoxLbfgs::INFO),
     entry::<CarliniWagnerL2, CarliniWagnerL2Config>(CarliniWagnerL2::INFO),
