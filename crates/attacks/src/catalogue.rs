@@ -5,7 +5,12 @@ use serde::de::DeserializeOwned;
 
 use nocebo_core::{Attack, AttackInfo, Error};
 
+use crate::control::additive_noise::{AdditiveNoise, AdditiveNoiseConfig};
+use crate::control::contrast_reduction::{ContrastReduction, ContrastReductionConfig};
+use crate::control::gaussian_blur::{GaussianBlur, GaussianBlurConfig};
 use crate::control::noise::{Noise, NoiseConfig};
+use crate::control::salt_and_pepper::{SaltAndPepper, SaltAndPepperConfig};
+use crate::control::single_pixel::{SinglePixel, SinglePixelConfig};
 use crate::fit::FitAttack;
 use crate::frequency::low_frequency::{LowFrequency, LowFrequencyConfig};
 use crate::frequency::vafa::{Vafa, VafaConfig};
@@ -93,6 +98,12 @@ where
 
 const CATALOGUE: &[Entry<dyn Attack>] = &[
     entry::<Noise, NoiseConfig>(Noise::INFO),
+    entry::<AdditiveNoise, AdditiveNoiseConfig>(AdditiveNoise::INFO),
+    entry::<SaltAndPepper, SaltAndPepperConfig>(SaltAndPepper::INFO),
+    entry::<GaussianBlur, GaussianBlurConfig>(GaussianBlur::INFO),
+    entry::<ContrastReduction, ContrastReductionConfig>(ContrastReduction::INFO),
+    entry::<SinglePixel, SinglePixelConfig>(SinglePixel::INFO),
+    // gradient
     entry::<FastGradient, FastGradientConfig>(FastGradient::INFO),
     entry::<OneStepTarget, OneStepTargetConfig>(OneStepTarget::INFO),
     entry::<BasicIterative, BasicIterativeConfig>(BasicIterative::INFO),
