@@ -5,14 +5,22 @@ use serde::de::DeserializeOwned;
 
 use nocebo_core::{Attack, AttackInfo, Error};
 
+use crate::control::additive_noise::{AdditiveNoise, AdditiveNoiseConfig};
+use crate::control::contrast_reduction::{ContrastReduction, ContrastReductionConfig};
+use crate::control::gaussian_blur::{GaussianBlur, GaussianBlurConfig};
 use crate::control::noise::{Noise, NoiseConfig};
+use crate::control::salt_and_pepper::{SaltAndPepper, SaltAndPepperConfig};
+use crate::control::single_pixel::{SinglePixel, SinglePixelConfig};
 use crate::fit::FitAttack;
+use crate::frequency::low_frequency::{LowFrequency, LowFrequencyConfig};
+use crate::frequency::vafa::{Vafa, VafaConfig};
 use crate::gradient::auto_pgd::{AutoPgd, AutoPgdConfig};
 use crate::gradient::auto_pgd_targeted::{AutoPgdTargeted, AutoPgdTargetedConfig};
 use crate::gradient::basic_iterative::{BasicIterative, BasicIterativeConfig};
 use crate::gradient::deep_fool::{DeepFool, DeepFoolConfig};
 use crate::gradient::fast_gradient::{FastGradient, FastGradientConfig};
 use crate::gradient::fast_gradient_value::{FastGradientValue, FastGradientValueConfig};
+use crate::gradient::fine_fool::{FineFool, FineFoolConfig};
 use crate::gradient::hot_cold::{HotCold, HotColdConfig};
 use crate::gradient::iterative_least_likely::IterativeLeastLikely;
 use crate::gradient::newton_fool::{NewtonFool, NewtonFoolConfig};
@@ -90,6 +98,12 @@ where
 
 const CATALOGUE: &[Entry<dyn Attack>] = &[
     entry::<Noise, NoiseConfig>(Noise::INFO),
+    entry::<AdditiveNoise, AdditiveNoiseConfig>(AdditiveNoise::INFO),
+    entry::<SaltAndPepper, SaltAndPepperConfig>(SaltAndPepper::INFO),
+    entry::<GaussianBlur, GaussianBlurConfig>(GaussianBlur::INFO),
+    entry::<ContrastReduction, ContrastReductionConfig>(ContrastReduction::INFO),
+    entry::<SinglePixel, SinglePixelConfig>(SinglePixel::INFO),
+    // gradient
     entry::<FastGradient, FastGradientConfig>(FastGradient::INFO),
     entry::<OneStepTarget, OneStepTargetConfig>(OneStepTarget::INFO),
     entry::<BasicIterative, BasicIterativeConfig>(BasicIterative::INFO),
@@ -104,6 +118,10 @@ const CATALOGUE: &[Entry<dyn Attack>] = &[
     entry::<SaliencyMap, SaliencyMapConfig>(SaliencyMap::INFO),
     entry::<FastGradientValue, FastGradientValueConfig>(FastGradientValue::INFO),
     entry::<HotCold, HotColdConfig>(HotCold::INFO),
+    entry::<FineFool, FineFoolConfig>(FineFool::INFO),
+    // frequency
+    entry::<LowFrequency, LowFrequencyConfig>(LowFrequency::INFO),
+    entry::<Vafa, VafaConfig>(Vafa::INFO),
     // minimum norm
     entry::<BoxLbfgs, BoxLbfgsConfig>(BoxLbfgs::INFO),
     entry::<CarliniWagnerL2, CarliniWagnerL2Config>(CarliniWagnerL2::INFO),

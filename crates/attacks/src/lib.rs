@@ -3,6 +3,7 @@
 //! | Folder | What the attacker needs |
 //! |---|---|
 //! | [`gradient`] | gradients of the model, a fixed budget |
+//! | [`frequency`] | gradients of the model, to change its cosine coefficients |
 //! | [`minimum_norm`] | gradients of the model, no budget: the least change is searched |
 //! | [`transfer`] | gradients of one model, to fool another |
 //! | [`universal`] | gradients on a set of samples, for one change that serves all |
@@ -19,6 +20,7 @@ pub mod catalogue;
 pub mod control;
 pub mod decision;
 pub mod fit;
+pub mod frequency;
 mod gaussian;
 pub mod gradient;
 pub mod line_search;
