@@ -11,8 +11,8 @@ use crate::gradient::{
 };
 use crate::minimum_norm::{
     augmented_lagrangian::AugmentedLagrangian, box_lbfgs::BoxLbfgs, carlini_wagner_l2::CarliniWagnerL2,
-    decoupled_direction_norm::DecoupledDirectionNorm, elastic_net::ElasticNet, fast_minimum_norm::FastMinimumNorm,
-    primal_dual::PrimalDual, sigma_zero::SigmaZero,
+    decoupled_direction_norm::DecoupledDirectionNorm, elastic_net::ElasticNet, fab::Fab,
+    fast_minimum_norm::FastMinimumNorm, primal_dual::PrimalDual, sigma_zero::SigmaZero, targeted_fab::TargetedFab,
 };
 
 /// One attack of the catalogue: what it is, and how it is made from settings.
@@ -39,6 +39,8 @@ const CATALOGUE: &[Entry] = &[
     Entry { info: DecoupledDirectionNorm::INFO, make: make::<DecoupledDirectionNorm> },
     Entry { info: FastMinimumNorm::INFO, make: make::<FastMinimumNorm> },
     Entry { info: SigmaZero::INFO, make: make::<SigmaZero> },
+    Entry { info: Fab::INFO, make: make::<Fab> },
+    Entry { info: TargetedFab::INFO, make: make::<TargetedFab> },
     Entry { info: ElasticNet::INFO, make: make::<ElasticNet> },
     Entry { info: PrimalDual::INFO, make: make::<PrimalDual> },
     Entry { info: AugmentedLagrangian::INFO, make: make::<AugmentedLagrangian> },
