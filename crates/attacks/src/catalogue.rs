@@ -10,7 +10,8 @@ use crate::gradient::{
     one_step_target::OneStepTarget, pgd::Pgd, random_start_fgsm::RandomStartFgsm,
 };
 use crate::minimum_norm::{
-    augmented_lagrangian::AugmentedLagrangian, box_lbfgs::BoxLbfgs, carlini_wagner_l2::CarliniWagnerL2,
+    augmented_lagrangian::AugmentedLagrangian, box_lbfgs::BoxLbfgs, carlini_wagner_l0::CarliniWagnerL0,
+    carlini_wagner_l2::CarliniWagnerL2, carlini_wagner_linf::CarliniWagnerLinf,
     decoupled_direction_norm::DecoupledDirectionNorm, elastic_net::ElasticNet, fab::Fab,
     fast_minimum_norm::FastMinimumNorm, primal_dual::PrimalDual, sigma_zero::SigmaZero, targeted_fab::TargetedFab,
 };
@@ -36,6 +37,8 @@ const CATALOGUE: &[Entry] = &[
     // minimum norm
     Entry { info: BoxLbfgs::INFO, make: make::<BoxLbfgs> },
     Entry { info: CarliniWagnerL2::INFO, make: make::<CarliniWagnerL2> },
+    Entry { info: CarliniWagnerL0::INFO, make: make::<CarliniWagnerL0> },
+    Entry { info: CarliniWagnerLinf::INFO, make: make::<CarliniWagnerLinf> },
     Entry { info: DecoupledDirectionNorm::INFO, make: make::<DecoupledDirectionNorm> },
     Entry { info: FastMinimumNorm::INFO, make: make::<FastMinimumNorm> },
     Entry { info: SigmaZero::INFO, make: make::<SigmaZero> },
