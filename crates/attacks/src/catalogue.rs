@@ -10,8 +10,8 @@ use crate::gradient::{
     one_step_target::OneStepTarget, pgd::Pgd, random_start_fgsm::RandomStartFgsm,
 };
 use crate::minimum_norm::{
-    augmented_lagrangian::AugmentedLagrangian, box_lbfgs::BoxLbfgs, carlini_wagner_l0::CarliniWagnerL0,
-    carlini_wagner_l2::CarliniWagnerL2, carlini_wagner_linf::CarliniWagnerLinf,
+    augmented_lagrangian::AugmentedLagrangian, box_lbfgs::BoxLbfgs, brendel_bethge::BrendelBethge,
+    carlini_wagner_l0::CarliniWagnerL0, carlini_wagner_l2::CarliniWagnerL2, carlini_wagner_linf::CarliniWagnerLinf,
     decoupled_direction_norm::DecoupledDirectionNorm, elastic_net::ElasticNet, fab::Fab,
     fast_minimum_norm::FastMinimumNorm, primal_dual::PrimalDual, sigma_zero::SigmaZero, targeted_fab::TargetedFab,
 };
@@ -44,6 +44,7 @@ const CATALOGUE: &[Entry] = &[
     Entry { info: SigmaZero::INFO, make: make::<SigmaZero> },
     Entry { info: Fab::INFO, make: make::<Fab> },
     Entry { info: TargetedFab::INFO, make: make::<TargetedFab> },
+    Entry { info: BrendelBethge::INFO, make: make::<BrendelBethge> },
     Entry { info: ElasticNet::INFO, make: make::<ElasticNet> },
     Entry { info: PrimalDual::INFO, make: make::<PrimalDual> },
     Entry { info: AugmentedLagrangian::INFO, make: make::<AugmentedLagrangian> },
