@@ -1,53 +1,152 @@
 //! All attacks by name.
 
+use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use nocebo_core::{Attack, AttackInfo, Error};
 
-use crate::control::noise::Noise;
-use crate::gradient::{
-    basic_iterative::BasicIterative, fast_gradient::FastGradient, iterative_least_likely::IterativeLeastLikely,
-    one_step_target::OneStepTarget, pgd::Pgd, random_start_fgsm::RandomStartFgsm,
-};
-use crate::minimum_norm::{
-    augmented_lagrangian::AugmentedLagrangian, box_lbfgs::BoxLbfgs, brendel_bethge::BrendelBethge,
-    carlini_wagner_l0::CarliniWagnerL0, carlini_wagner_l2::CarliniWagnerL2, carlini_wagner_linf::CarliniWagnerLinf,
-    decoupled_direction_norm::DecoupledDirectionNorm, elastic_net::ElasticNet, fab::Fab,
-    fast_minimum_norm::FastMinimumNorm, primal_dual::PrimalDual, sigma_zero::SigmaZero, targeted_fab::TargetedFab,
-};
+use crate::control::noise::{Noise, NoiseConfig};
+use crate::fit::FitAttack;
+use crate::gradient::auto_pgd::{AutoPgd, AutoPgdConfig};
+use crate::gradient::auto_pgd_targeted::{AutoPgdTargeted, AutoPgdTargetedConfig};
+use crate::gradient::basic_iterative::{BasicIterative, BasicIterativeConfig};
+use crate::gradient::deep_fool::{DeepFool, DeepFoolConfig};
+use crate::gradient::fast_gradient::{FastGradient, FastGradientConfig};
+use crate::gradient::fast_gradient_value::{FastGradientValue, FastGradientValueConfig};
+use crate::gradient::hot_cold::{HotCold, HotColdConfig};
+use crate::gradient::iterative_least_likely::IterativeLeastLikely;
+use crate::gradient::newton_fool::{NewtonFool, NewtonFoolConfig};
+use crate::gradient::one_step_target::{OneStepTarget, OneStepTargetConfig};
+use crate::gradient::pgd::{Pgd, PgdConfig};
+use crate::gradient::random_start_fgsm::{RandomStartFgsm, RandomStartFgsmConfig};
+use crate::gradient::saliency_map::{SaliencyMap, SaliencyMapConfig};
+use crate::gradient::super_deep_fool::{SuperDeepFool, SuperDeepFoolConfig};
+use crate::minimum_norm::augmented_lagrangian::{AugmentedLagrangian, AugmentedLagrangianConfig};
+use crate::minimum_norm::box_lbfgs::{BoxLbfgs, BoxLbfgsConfig};
+use crate::minimum_norm::brendel_bethge::{BrendelBethge, BrendelBethgeConfig};
+use crate::minimum_norm::carlini_wagner_l0::{CarliniWagnerL0, CarliniWagnerL0Config};
+use crate::minimum_norm::carlini_wagner_l2::{CarliniWagnerL2, CarliniWagnerL2Config};
+use crate::minimum_norm::carlini_wagner_linf::{CarliniWagnerLinf, CarliniWagnerLinfConfig};
+use crate::minimum_norm::decoupled_direction_norm::{DecoupledDirectionNorm, DecoupledDirectionNormConfig};
+use crate::minimum_norm::elastic_net::{ElasticNet, ElasticNetConfig};
+use crate::minimum_norm::fab::{Fab, FabConfig};
+use crate::minimum_norm::fast_minimum_norm::{FastMinimumNorm, FastMinimumNormConfig};
+use crate::minimum_norm::primal_dual::{PrimalDual, PrimalDualConfig};
+use crate::minimum_norm::sigma_zero::{SigmaZero, SigmaZeroConfig};
+use crate::minimum_norm::targeted_fab::{TargetedFab, TargetedFabConfig};
+use crate::score::square::{Square, SquareConfig};
+use crate::transfer::admix::{Admix, AdmixConfig};
+use crate::transfer::di_fgsm::{DiFgsm, DiFgsmConfig};
+use crate::transfer::emi_fgsm::{EmiFgsm, EmiFgsmConfig};
+use crate::transfer::ensemble_attack::{EnsembleAttack, EnsembleAttackConfig};
+use crate::transfer::mi_fgsm::{MiFgsm, MiFgsmConfig};
+use crate::transfer::ni_fgsm::NiFgsm;
+use crate::transfer::si_ni_fgsm::{SiNiFgsm, SiNiFgsmConfig};
+use crate::transfer::ti_fgsm::{TiFgsm, TiFgsmConfig};
+use crate::transfer::transformed_gradient::{TransformedGradient, TransformedGradientConfig};
+use crate::transfer::vmi_fgsm::{VmiFgsm, VmiFgsmConfig};
+use crate::universal::medical_uap::{MedicalUap, MedicalUapConfig};
+use crate::universal::patch::{Patch, PatchConfig};
+use crate::universal::sgd_uap::{SgdUap, SgdUapConfig};
+use crate::universal::uap::{Uap, UapConfig};
+use crate::universal::upset::{Upset, UpsetConfig};
 
 /// One attack of the catalogue: what it is, and how it is made from settings.
-struct Entry {
+struct Entry<A: ?Sized> {
     info: AttackInfo,
-    make: fn(toml::Table) -> Result<Box<dyn Attack>, toml::de::Error>,
+    make: fn(toml::Table) -> Result<Made<A>, Error>,
 }
 
-fn make<A: Attack + DeserializeOwned + 'static>(settings: toml::Table) -> Result<Box<dyn Attack>, toml::de::Error> {
-    settings.try_into::<A>().map(|attack| Box::new(attack) as Box<dyn Attack>)
+/// An attack with all its settings, the defaults included.
+struct Made<A: ?Sized> {
+    attack: Box<A>,
+    settings: toml::Table,
 }
 
-const CATALOGUE: &[Entry] = &[
-    Entry { info: Noise::INFO, make: make::<Noise> },
-    Entry { info: FastGradient::INFO, make: make::<FastGradient> },
-    Entry { info: OneStepTarget::INFO, make: make::<OneStepTarget> },
-    Entry { info: BasicIterative::INFO, make: make::<BasicIterative> },
-    Entry { info: IterativeLeastLikely::INFO, make: make::<IterativeLeastLikely> },
-    Entry { info: RandomStartFgsm::INFO, make: make::<RandomStartFgsm> },
-    Entry { info: Pgd::INFO, make: make::<Pgd> },
+const fn entry<A, C>(info: AttackInfo) -> Entry<dyn Attack>
+where
+    A: Attack + TryFrom<C, Error = Error> + 'static,
+    C: DeserializeOwned + Serialize,
+{
+    Entry { info, make: |settings| make(settings, |config: C| Ok(Box::new(A::try_from(config)?) as Box<dyn Attack>)) }
+}
+
+const fn fit_entry<A, C>(info: AttackInfo) -> Entry<dyn FitAttack>
+where
+    A: FitAttack + TryFrom<C, Error = Error> + 'static,
+    C: DeserializeOwned + Serialize,
+{
+    Entry {
+        info,
+        make: |settings| make(settings, |config: C| Ok(Box::new(A::try_from(config)?) as Box<dyn FitAttack>)),
+    }
+}
+
+fn make<A, C>(settings: toml::Table, check: impl FnOnce(C) -> Result<Box<A>, Error>) -> Result<Made<A>, Error>
+where
+    A: ?Sized,
+    C: DeserializeOwned + Serialize,
+{
+    let refused = |reason: &dyn ToString| Error::unsupported("a setting of this attack", reason.to_string());
+    let config: C = settings.try_into().map_err(|error: toml::de::Error| refused(&error.message()))?;
+    let settings = toml::Table::try_from(&config).map_err(|error| refused(&error))?;
+    Ok(Made { attack: check(config)?, settings })
+}
+
+const CATALOGUE: &[Entry<dyn Attack>] = &[
+    entry::<Noise, NoiseConfig>(Noise::INFO),
+    entry::<FastGradient, FastGradientConfig>(FastGradient::INFO),
+    entry::<OneStepTarget, OneStepTargetConfig>(OneStepTarget::INFO),
+    entry::<BasicIterative, BasicIterativeConfig>(BasicIterative::INFO),
+    entry::<IterativeLeastLikely, BasicIterativeConfig>(IterativeLeastLikely::INFO),
+    entry::<RandomStartFgsm, RandomStartFgsmConfig>(RandomStartFgsm::INFO),
+    entry::<Pgd, PgdConfig>(Pgd::INFO),
+    entry::<AutoPgd, AutoPgdConfig>(AutoPgd::INFO),
+    entry::<AutoPgdTargeted, AutoPgdTargetedConfig>(AutoPgdTargeted::INFO),
+    entry::<DeepFool, DeepFoolConfig>(DeepFool::INFO),
+    entry::<SuperDeepFool, SuperDeepFoolConfig>(SuperDeepFool::INFO),
+    entry::<NewtonFool, NewtonFoolConfig>(NewtonFool::INFO),
+    entry::<SaliencyMap, SaliencyMapConfig>(SaliencyMap::INFO),
+    entry::<FastGradientValue, FastGradientValueConfig>(FastGradientValue::INFO),
+    entry::<HotCold, HotColdConfig>(HotCold::INFO),
     // minimum norm
-    Entry { info: BoxLbfgs::INFO, make: make::<BoxLbfgs> },
-    Entry { info: CarliniWagnerL2::INFO, make: make::<CarliniWagnerL2> },
-    Entry { info: CarliniWagnerL0::INFO, make: make::<CarliniWagnerL0> },
-    Entry { info: CarliniWagnerLinf::INFO, make: make::<CarliniWagnerLinf> },
-    Entry { info: DecoupledDirectionNorm::INFO, make: make::<DecoupledDirectionNorm> },
-    Entry { info: FastMinimumNorm::INFO, make: make::<FastMinimumNorm> },
-    Entry { info: SigmaZero::INFO, make: make::<SigmaZero> },
-    Entry { info: Fab::INFO, make: make::<Fab> },
-    Entry { info: TargetedFab::INFO, make: make::<TargetedFab> },
-    Entry { info: BrendelBethge::INFO, make: make::<BrendelBethge> },
-    Entry { info: ElasticNet::INFO, make: make::<ElasticNet> },
-    Entry { info: PrimalDual::INFO, make: make::<PrimalDual> },
-    Entry { info: AugmentedLagrangian::INFO, make: make::<AugmentedLagrangian> },
+    entry::<BoxLbfgs, BoxLbfgsConfig>(BoxLbfgs::INFO),
+    entry::<CarliniWagnerL2, CarliniWagnerL2Config>(CarliniWagnerL2::INFO),
+    entry::<CarliniWagnerL0, CarliniWagnerL0Config>(CarliniWagnerL0::INFO),
+    entry::<CarliniWagnerLinf, CarliniWagnerLinfConfig>(CarliniWagnerLinf::INFO),
+    entry::<DecoupledDirectionNorm, DecoupledDirectionNormConfig>(DecoupledDirectionNorm::INFO),
+    entry::<FastMinimumNorm, FastMinimumNormConfig>(FastMinimumNorm::INFO),
+    entry::<SigmaZero, SigmaZeroConfig>(SigmaZero::INFO),
+    entry::<Fab, FabConfig>(Fab::INFO),
+    entry::<TargetedFab, TargetedFabConfig>(TargetedFab::INFO),
+    entry::<BrendelBethge, BrendelBethgeConfig>(BrendelBethge::INFO),
+    entry::<ElasticNet, ElasticNetConfig>(ElasticNet::INFO),
+    entry::<PrimalDual, PrimalDualConfig>(PrimalDual::INFO),
+    entry::<AugmentedLagrangian, AugmentedLagrangianConfig>(AugmentedLagrangian::INFO),
+    // score
+    entry::<Square, SquareConfig>(Square::INFO),
+    // transfer
+    entry::<MiFgsm, MiFgsmConfig>(MiFgsm::INFO),
+    entry::<NiFgsm, MiFgsmConfig>(NiFgsm::INFO),
+    entry::<SiNiFgsm, SiNiFgsmConfig>(SiNiFgsm::INFO),
+    entry::<EmiFgsm, EmiFgsmConfig>(EmiFgsm::INFO),
+    entry::<TransformedGradient, TransformedGradientConfig>(TransformedGradient::INFO),
+    entry::<DiFgsm, DiFgsmConfig>(DiFgsm::INFO),
+    entry::<TiFgsm, TiFgsmConfig>(TiFgsm::INFO),
+    entry::<VmiFgsm, VmiFgsmConfig>(VmiFgsm::INFO),
+    entry::<EnsembleAttack, EnsembleAttackConfig>(EnsembleAttack::INFO),
+];
+
+/// Attacks that learn from samples first.
+const FIT_CATALOGUE: &[Entry<dyn FitAttack>] = &[
+    // transfer
+    fit_entry::<Admix, AdmixConfig>(Admix::INFO),
+    // universal
+    fit_entry::<Uap, UapConfig>(Uap::INFO),
+    fit_entry::<MedicalUap, MedicalUapConfig>(MedicalUap::INFO),
+    fit_entry::<SgdUap, SgdUapConfig>(SgdUap::INFO),
+    fit_entry::<Upset, UpsetConfig>(Upset::INFO),
+    fit_entry::<Patch, PatchConfig>(Patch::INFO),
 ];
 
 /// What each attack is, in the order of the catalogue.
@@ -68,11 +167,46 @@ pub fn infos() -> impl Iterator<Item = AttackInfo> {
 /// # Ok::<(), nocebo_core::Error>(())
 /// ```
 pub fn build(name: &str, settings: toml::Table) -> Result<Box<dyn Attack>, Error> {
-    let Some(entry) = CATALOGUE.iter().find(|entry| entry.info.name == name) else {
-        let known = infos().map(|info| info.name).collect::<Vec<_>>().join(", ");
-        return Err(Error::unsupported(format!("attack `{name}`"), format!("known attacks are {known}")));
-    };
-    (entry.make)(settings).map_err(|error| Error::unsupported(format!("these settings of `{name}`"), error.message()))
+    Ok((find(CATALOGUE, name)?.make)(settings)?.attack)
+}
+
+/// All settings of the attack with this name, those that are left out at their defaults; of either kind.
+///
+/// # Errors
+///
+/// As [`build`].
+pub fn resolve(name: &str, settings: toml::Table) -> Result<toml::Table, Error> {
+    match find(FIT_CATALOGUE, name) {
+        Ok(entry) => Ok((entry.make)(settings)?.settings),
+        Err(_) => Ok((find(CATALOGUE, name)?.make)(settings)?.settings),
+    }
+}
+
+/// What each attack that learns from samples first is, in the order of the catalogue.
+pub fn fit_infos() -> impl Iterator<Item = AttackInfo> {
+    FIT_CATALOGUE.iter().map(|entry| entry.info)
+}
+
+/// The attack of this name that learns from samples first; settings that are left out have their defaults.
+///
+/// # Errors
+///
+/// As [`build`].
+///
+/// ```
+/// let admix = nocebo_attacks::build_fit("admix", toml::toml! { steps = 20 })?;
+/// assert_eq!(admix.info().family, "transfer");
+/// # Ok::<(), nocebo_core::Error>(())
+/// ```
+pub fn build_fit(name: &str, settings: toml::Table) -> Result<Box<dyn FitAttack>, Error> {
+    Ok((find(FIT_CATALOGUE, name)?.make)(settings)?.attack)
+}
+
+fn find<A: ?Sized>(catalogue: &'static [Entry<A>], name: &str) -> Result<&'static Entry<A>, Error> {
+    catalogue.iter().find(|entry| entry.info.name == name).ok_or_else(|| {
+        let known = catalogue.iter().map(|entry| entry.info.name).collect::<Vec<_>>().join(", ");
+        Error::unsupported(format!("attack `{name}`"), format!("known attacks are {known}"))
+    })
 }
 
 #[cfg(test)]
@@ -82,11 +216,17 @@ mod tests {
 
     #[test]
     fn names_are_unique_and_every_default_builds() {
-        let names: BTreeSet<_> = infos().map(|info| info.name).collect();
-        assert_eq!(names.len(), CATALOGUE.len());
-        for name in names {
-            assert_eq!(build(name, toml::Table::new()).unwrap().info().name, name);
+        let names: BTreeSet<_> = infos().chain(fit_infos()).map(|info| info.name).collect();
+        assert_eq!(names.len(), CATALOGUE.len() + FIT_CATALOGUE.len());
+        for info in infos() {
+            assert_eq!(build(info.name, toml::Table::new()).unwrap().info(), info);
+            assert!(resolve(info.name, toml::Table::new()).is_ok());
         }
+        for info in fit_infos() {
+            assert_eq!(build_fit(info.name, toml::Table::new()).unwrap().info(), info);
+            assert!(resolve(info.name, toml::Table::new()).is_ok());
+        }
+        assert_eq!(resolve("pgd", toml::toml! { steps = 3 }).unwrap()["restarts"].as_integer(), Some(1));
         let message = build("pdg", toml::Table::new()).err().unwrap().to_string();
         assert!(message.contains("`pdg`") && message.contains("pgd"), "{message}");
     }

@@ -4,13 +4,29 @@
 //! |---|---|
 //! | [`gradient`] | gradients of the model, a fixed budget |
 //! | [`minimum_norm`] | gradients of the model, no budget: the least change is searched |
+//! | [`transfer`] | gradients of one model, to fool another |
+//! | [`universal`] | gradients on a set of samples, for one change that serves all |
+//! | [`score`] | scores: outputs of the model, no gradient |
+//! | [`decision`] | decisions only |
 //! | [`control`] | nothing: changes of equal size that an attack must beat |
 //!
-//! [`catalogue::build`] makes any of them from its name and settings.
+//! [`catalogue::build`] makes any of them from its name and settings. An attack that learns from a set of samples first
+//! ([`fit::FitAttack`]) is made by [`catalogue::build_fit`] and becomes an attack when it is fitted.
 
+pub(crate) mod adam;
+mod boundaries;
 pub mod catalogue;
 pub mod control;
+pub mod decision;
+pub mod fit;
+mod gaussian;
 pub mod gradient;
+pub mod line_search;
 pub mod minimum_norm;
+mod nearest;
+pub mod score;
+pub mod transfer;
+pub mod transformation;
+pub mod universal;
 
-pub use catalogue::{build, infos};
+pub use catalogue::{build, build_fit, fit_infos, infos, resolve};

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 
-use crate::{DifferentiableModel, Error, Gradient, ModelSpec, Objective, Outputs, Samples};
+use crate::{DifferentiableModel, Error, Gradient, Model, ModelSpec, Objective, Outputs, Samples};
 
 /// Passes spent on one sample.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -100,6 +100,27 @@ impl<'a> Oracle<'a> {
             spent.backward += backward;
         }
         Ok(())
+    }
+}
+
+/// The oracle is a model itself, so that a wrapper (a transformation, an average) can stand on it and stay counted.
+impl Model for Oracle<'_> {
+    fn spec(&self) -> &ModelSpec {
+        self.model.spec()
+    }
+
+    fn outputs(&self, inputs: &Samples) -> Result<Outputs, Error> {
+        Oracle::outputs(self, inputs)
+    }
+}
+
+impl DifferentiableModel for Oracle<'_> {
+    fn gradient(&self, inputs: &Samples, objective: &dyn Objective) -> Result<Gradient, Error> {
+        Oracle::gradient(self, inputs, objective)
+    }
+
+    fn gradients(&self, inputs: &Samples, objectives: &[&dyn Objective]) -> Result<Vec<Gradient>, Error> {
+        Oracle::gradients(self, inputs, objectives)
     }
 }
 

@@ -142,6 +142,24 @@ impl Samples {
         Self { values, shape: self.shape.clone(), indices: rows.iter().map(|&row| self.indices[row]).collect() }
     }
 
+    /// These samples, then those of `other`.
+    ///
+    /// # Errors
+    ///
+    /// When the shapes differ.
+    pub fn joined(mut self, other: &Self) -> Result<Self, Error> {
+        if self.shape != other.shape {
+            return Err(Error::mismatch(
+                "shape of a sample",
+                format!("{:?}", self.shape),
+                format!("{:?}", other.shape),
+            ));
+        }
+        self.values.extend_from_slice(&other.values);
+        self.indices.extend_from_slice(&other.indices);
+        Ok(self)
+    }
+
     /// Puts row `source_row` of `source` in the place of `row`; the index stays.
     ///
     /// # Panics

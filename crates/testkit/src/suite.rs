@@ -7,8 +7,8 @@
 use std::fmt;
 
 use nocebo_core::{
-    Attack, AttackInfo, AttackOutcome, AttackProblem, DifferentiableModel, Domain, DomainConfig, Error, Field, Goal,
-    Knowledge, Label, Model, Norm, Perturbation, Samples, Seed, Task, ThreatModel, Unit,
+    Attack, AttackInfo, AttackOutcome, AttackProblem, BlackBox, DifferentiableModel, Domain, DomainConfig, Error,
+    Field, Goal, Knowledge, Label, Model, Norm, Perturbation, Samples, Seed, Task, ThreatModel, Unit,
 };
 
 use crate::models::{Constant, Linear, Quadratic, Recorder, SmallRelu};
@@ -85,6 +85,28 @@ pub fn check_minimum_norm(attack: &dyn Attack, strength: Strength) -> Result<(),
 ///
 /// The first property that does not hold, in words.
 pub fn check_common(attack: &dyn Attack, strength: Strength) -> Result<(), Broken> {
+    check_mechanics(attack)?;
+    let info = attack.info();
+    if info.knowledge == Knowledge::None {
+        return Ok(());
+    }
+    for &norm in info.norms {
+        crosses_a_linear_boundary(attack, norm, strength)?;
+        reaches_each_goal(attack, norm, strength)?;
+    }
+    if info.norms.contains(&Norm::L2) {
+        crosses_a_curved_boundary(attack, strength)?;
+    }
+    Ok(())
+}
+
+/// The part of [`check_common`] that asks for no success: for an attack whose strength on the toy models means nothing,
+/// such as one that was fitted to another model, or one that moves content instead of values.
+///
+/// # Errors
+///
+/// As [`check`].
+pub fn check_mechanics(attack: &dyn Attack) -> Result<(), Broken> {
     let info = attack.info();
     require(!info.norms.is_empty(), || "names at least one norm".to_owned())?;
     for &norm in info.norms {
@@ -95,13 +117,9 @@ pub fn check_common(attack: &dyn Attack, strength: Strength) -> Result<(), Broke
         refuses_a_broken_model(attack, norm)?;
         survives_a_zero_gradient(attack, norm)?;
         leaves_already_wrong_samples_alone(attack, norm)?;
-        if info.knowledge != Knowledge::None {
-            crosses_a_linear_boundary(attack, norm, strength)?;
-            reaches_each_goal(attack, norm, strength)?;
+        if info.knowledge != Knowledge::Gradients {
+            asks_for_no_gradient(attack, norm)?;
         }
-    }
-    if info.knowledge != Knowledge::None && info.norms.contains(&Norm::L2) {
-        crosses_a_curved_boundary(attack, strength)?;
     }
     Ok(())
 }
@@ -268,6 +286,17 @@ fn refuses_a_broken_model(attack: &dyn Attack, norm: Norm) -> Result<(), Broken>
     let goal = Goal::Untargeted { labels: vec![Label::Class(0); samples.len()] };
     let answer = attack.run(&broken, &samples, &goal, &threat(norm, wide(norm)), Seed(1));
     require(matches!(answer, Err(Error::NonFinite { .. })), || format!("{norm}: a model that answers NaN is an error"))
+}
+
+/// An attack that says it needs no gradient finds the same against a model that has none.
+fn asks_for_no_gradient(attack: &dyn Attack, norm: Norm) -> Result<(), Broken> {
+    let samples = ct_samples();
+    let goal = untargeted(&linear_classifier(), &samples);
+    let allowed = threat(norm, wide(norm) / 4.0);
+    let open = run(attack, &linear_classifier(), &samples, &goal, &allowed)?;
+    let closed = run(attack, &BlackBox(linear_classifier()), &samples, &goal, &allowed)?;
+    let gradients = open.queries.iter().any(|spent| spent.backward > 0);
+    require(!gradients && open == closed, || format!("{norm}: asks for no gradient, as its knowledge says"))
 }
 
 fn survives_a_zero_gradient(attack: &dyn Attack, norm: Norm) -> Result<(), Broken> {
@@ -534,6 +563,7 @@ mod tests {
         BatchSize,
         Liar,
         Greedy,
+        Peeks,
     }
 
     impl Attack for Step {
@@ -544,7 +574,7 @@ mod tests {
                 source: "this test",
                 family: "test",
                 norms: &[Norm::Linf],
-                knowledge: Knowledge::Gradients,
+                knowledge: if self.0 == Fault::Peeks { Knowledge::Scores } else { Knowledge::Gradients },
                 minimum_norm: false,
             }
         }
@@ -596,12 +626,22 @@ mod tests {
 
     #[test]
     fn each_fault_fails() {
-        let faults = [Fault::NoOp, Fault::WrongSign, Fault::OutOfBall, Fault::BatchSize, Fault::Liar, Fault::Greedy];
+        let faults = [
+            Fault::NoOp,
+            Fault::WrongSign,
+            Fault::OutOfBall,
+            Fault::BatchSize,
+            Fault::Liar,
+            Fault::Greedy,
+            Fault::Peeks,
+        ];
         let broken = faults.map(|fault| check(&Step(fault), ONE_STEP).unwrap_err().0);
-        let expected = ["success at", "success at", "within", "does not depend", "claims", "limit"];
+        let expected = ["success at", "success at", "within", "does not depend", "claims", "limit", "gradient"];
         for (broken, expected) in broken.iter().zip(expected) {
             assert!(broken.contains(expected), "{broken}");
         }
+        assert_eq!(check_mechanics(&Step(Fault::NoOp)), Ok(()));
+        assert!(check_mechanics(&Step(Fault::OutOfBall)).is_err() && check_mechanics(&Step(Fault::Liar)).is_err());
     }
 
     /// Looks at two multiples of the linear least change and keeps the nearer, with a fault that can be switched on.

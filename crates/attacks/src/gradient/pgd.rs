@@ -17,7 +17,10 @@
 
 use serde::{Deserialize, Serialize};
 
-use nocebo_core::{ActiveSet, Attack, AttackInfo, AttackProblem, Error, Knowledge, Loss, Norm, Perturbation};
+use nocebo_core::{
+    ActiveSet, Attack, AttackInfo, AttackProblem, DifferentiableModel, Error, Goal, GoalObjective, Knowledge, Loss,
+    Norm, Oracle, Perturbation, Samples, Seed, ThreatModel,
+};
 
 use super::search::Search;
 use super::step::ascend;
@@ -78,6 +81,53 @@ impl Pgd {
         knowledge: Knowledge::Gradients,
         minimum_norm: false,
     };
+
+    /// The inner maximisation of adversarial training: every sample takes every step of one restart, whether it reaches
+    /// the goal or not. `inputs` must lie inside the bounds of `threat`.
+    ///
+    /// Costs `steps` gradient queries a sample.
+    ///
+    /// # Errors
+    ///
+    /// As [`Attack::run`].
+    pub fn maximize(
+        &self,
+        model: &dyn DifferentiableModel,
+        inputs: &Samples,
+        goal: &Goal,
+        threat: &ThreatModel,
+        seed: Seed,
+    ) -> Result<Samples, Error> {
+        threat.domain().check(inputs)?;
+        goal.check(&model.spec().task, inputs.len())?;
+        let oracle = Oracle::new(model, None);
+        let objective = GoalObjective::new(goal, &model.spec().task, self.0.loss)?;
+        let size = self.step_size(threat);
+        let mut current = inputs.clone();
+        if self.0.random_start {
+            for (row, &sample) in inputs.indices().iter().enumerate() {
+                let start = threat.random_point(inputs.row(row), &mut seed.for_sample(sample));
+                current.row_mut(row).copy_from_slice(&start);
+            }
+        }
+        for _ in 0..self.0.steps {
+            let gradient = oracle.gradient(&current, &objective)?.inputs;
+            for (point, slope) in current.rows_mut().zip(gradient.rows()) {
+                ascend(threat, slope, size, point);
+            }
+            threat.project(inputs, &mut current);
+        }
+        Ok(current)
+    }
+
+    /// Step α in the unit of the data.
+    fn step_size(&self, threat: &ThreatModel) -> f32 {
+        let length = match threat.norm() {
+            Norm::L0 => threat.domain().range(),
+            _ => threat.epsilon(),
+        };
+        self.0.relative_step_size * length
+    }
 }
 
 impl Attack for Pgd {
@@ -88,11 +138,7 @@ impl Attack for Pgd {
     /// Costs `steps` gradient queries and one query a sample and restart.
     fn perturb(&self, problem: &AttackProblem<'_>) -> Result<Perturbation, Error> {
         let threat = problem.threat;
-        let length = match threat.norm() {
-            Norm::L0 => threat.domain().range(),
-            _ => threat.epsilon(),
-        };
-        let size = self.0.relative_step_size * length;
+        let size = self.step_size(threat);
         let search = Search { steering: problem.goal, loss: self.0.loss, steps: self.0.steps };
         let mut active = ActiveSet::new(problem);
         let mut current = problem.inputs.clone();
@@ -123,6 +169,21 @@ mod tests {
                 let attack = Pgd::try_from(config).unwrap();
                 assert_eq!(suite::check(&attack, Strength { linear: 1.05, goals: true }), Ok(()), "{config:?}");
             }
+        }
+    }
+
+    #[test]
+    fn maximising_takes_every_step_past_the_goal() {
+        let (model, samples) = (suite::linear_pair(), suite::ct_samples());
+        let goal = Goal::Untargeted { labels: suite::decided(&model, &samples) };
+        let threat = ThreatModel::new(Norm::Linf, 200.0, suite::ct_domain()).unwrap();
+        let config = PgdConfig { random_start: false, relative_step_size: 0.25, steps: 4, ..PgdConfig::default() };
+        let attack = Pgd::try_from(config).unwrap();
+        let farthest = attack.maximize(&model, &samples, &goal, &threat, Seed(1)).unwrap();
+        let first = attack.run(&model, &samples, &goal, &threat, Seed(1)).unwrap().perturbed_inputs;
+        for row in 0..samples.len() {
+            assert_eq!(Norm::Linf.distance(samples.row(row), farthest.row(row)), 200.0);
+            assert!(Norm::Linf.distance(samples.row(row), first.row(row)) <= 100.0, "stops at the goal");
         }
     }
 

@@ -1,0 +1,117 @@
+//! What is kept of each sample under each attack.
+
+use nocebo_core::{Label, Norm, Queries};
+
+/// The model on the clean samples.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Clean {
+    /// Decision for each sample.
+    pub decisions: Vec<Label>,
+    /// Margin objective of the goal: above 0 where the goal is reached without an attack.
+    pub margins: Vec<f32>,
+    /// Whether the goal is about the sample.
+    pub in_scope: Vec<bool>,
+    /// Whether the sample is attacked: in scope, and the goal is not reached by itself.
+    pub standing: Vec<bool>,
+}
+
+impl Clean {
+    /// Number of samples in scope.
+    pub fn scope(&self) -> usize {
+        self.in_scope.iter().filter(|in_scope| **in_scope).count()
+    }
+
+    /// Positions of the samples that are attacked.
+    pub fn attacked(&self) -> Vec<usize> {
+        (0..self.standing.len()).filter(|&position| self.standing[position]).collect()
+    }
+}
+
+/// One attack at one budget, on all samples.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Cell {
+    /// Name of the attack in this audit.
+    pub attack: String,
+    /// Whether the attack is only the noise control.
+    pub control: bool,
+    /// Norm of the threat.
+    pub norm: Norm,
+    /// Budget at which the result is judged, in the unit of the data.
+    pub epsilon: f32,
+    /// One entry a sample, in the order of the data; none for a sample that was not attacked.
+    pub rows: Vec<Option<Attacked>>,
+}
+
+impl Cell {
+    /// Whether the attack got sample `position` where it wanted it, or broke the model there.
+    pub fn fell(&self, position: usize) -> bool {
+        self.rows[position].as_ref().is_some_and(Attacked::fell)
+    }
+
+    /// The samples that were attacked.
+    pub fn attacked(&self) -> impl Iterator<Item = &Attacked> {
+        self.rows.iter().flatten()
+    }
+}
+
+/// One sample after one attack, as the audit itself found it.
+#[expect(clippy::struct_excessive_bools, reason = "each flag is a column of the records, and all combinations occur")]
+#[derive(Clone, Debug, PartialEq)]
+pub struct Attacked {
+    /// Whether the attack says that it reached the goal within the budget.
+    pub claimed: bool,
+    /// Whether the returned point is allowed by the threat model.
+    pub within_threat: bool,
+    /// Whether model and attack computed with finite numbers throughout. A sample where they did not counts as fallen:
+    /// a broken model must never look robust.
+    pub finite: bool,
+    /// Whether a fresh forward pass confirms the goal at the returned point, and the threat model allows it.
+    pub success: bool,
+    /// The same for the point as it would be stored.
+    pub success_stored: bool,
+    /// Decision at the returned point; none where the output is not finite.
+    pub decision: Option<Label>,
+    /// Margin objective of the goal at the returned point.
+    pub margin: Option<f32>,
+    /// L0, L1, L2 and Linf distance of the returned point from the clean sample.
+    pub distances: Option<[f64; 4]>,
+    /// Passes spent.
+    pub queries: Queries,
+    /// What was seen while the attack ran.
+    pub trace: Trace,
+}
+
+impl Attacked {
+    /// Whether the sample counts as fallen.
+    pub fn fell(&self) -> bool {
+        self.success || !self.finite
+    }
+
+    /// Whether the sample counts as fallen once the perturbed input has been stored.
+    pub fn fell_stored(&self) -> bool {
+        self.success_stored || !self.finite
+    }
+
+    /// Distance in one norm.
+    pub fn distance(&self, norm: Norm) -> Option<f64> {
+        let place = NORMS.iter().position(|known| *known == norm)?;
+        self.distances.map(|distances| distances[place])
+    }
+}
+
+/// The norms in the order of [`Attacked::distances`].
+pub const NORMS: [Norm; 4] = [Norm::L0, Norm::L1, Norm::L2, Norm::Linf];
+
+/// What the audit sees of an attack while it runs, for one sample.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Trace {
+    /// The attack asked the model about an allowed point at which the goal is reached.
+    pub reached: bool,
+    /// The attack asked the model about a point outside the bounds of the data.
+    pub left_bounds: bool,
+    /// Gradient queries answered with a gradient of zeros only.
+    pub zero_gradients: u32,
+    /// Share of the improvement of the goal's margin that fell in the last quarter of the gradient queries (at most
+    /// ten of them); none for fewer than 8 gradient queries or no improvement.
+    pub late_improvement: Option<f32>,
+}

@@ -1,0 +1,519 @@
+//! The grid of cells: every attack at every budget, re-checked by the audit itself.
+
+use std::time::Instant;
+
+use nocebo_core::{
+    AttackOutcome, Domain, Error, Goal, GoalObjective, Label, Loss, Norm, Outputs, Queries, Samples, Task, ThreatModel,
+};
+use rayon::prelude::*;
+use serde::Serialize;
+
+use crate::cell::{Attacked, Cell, Clean, NORMS, Trace};
+use crate::digest::{sha256, sha256_of_data};
+use crate::folder::AuditFolder;
+use crate::records::{self, RecordSubjects};
+use crate::request::{AttackEntry, AuditGoal, Checked, InputFile, Threat};
+use crate::watch::Watched;
+use crate::{AuditError, AuditRequest};
+
+/// Part of every cell's identity: raised when the meaning of a record changes, so that old cells are not reused.
+const RECORD_VERSION: u32 = 1;
+
+/// Something that happened in an audit, for a progress bar.
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[non_exhaustive]
+pub enum Event<'a> {
+    /// A cell begins.
+    CellStarted {
+        /// Its place, from 0.
+        index: usize,
+        /// Cells of the audit.
+        total: usize,
+        /// Its name: attack, norm and budget.
+        name: &'a str,
+        /// Samples that will be attacked.
+        samples: usize,
+    },
+    /// A batch of the current cell is done.
+    SamplesDone {
+        /// Samples in the batch.
+        samples: usize,
+    },
+    /// A cell is done.
+    CellFinished {
+        /// Its place, from 0.
+        index: usize,
+        /// Cells of the audit.
+        total: usize,
+        /// Whether it was found finished in the folder.
+        restored: bool,
+    },
+}
+
+/// Whoever wants to know how an audit is getting on, or to end it.
+pub trait Observer: Sync {
+    /// Is told what happens, from several threads.
+    fn event(&self, event: Event<'_>);
+
+    /// Whether to stop before the next cell.
+    fn stop(&self) -> bool {
+        false
+    }
+}
+
+/// Nobody: says nothing, stops nothing.
+impl Observer for () {
+    fn event(&self, _: Event<'_>) {}
+}
+
+/// Attack and norm that do not go together, and are therefore left out.
+#[derive(Clone, Debug, serde::Deserialize, PartialEq, Eq, Serialize)]
+pub struct Skipped {
+    /// Name of the attack in this audit.
+    pub attack: String,
+    /// Norm it does not work in.
+    pub norm: Norm,
+}
+
+/// One run of an attack: at one budget, or for a minimum-norm attack without limit, judged at every budget.
+pub(crate) struct Run<'a> {
+    pub(crate) entry: &'a AttackEntry,
+    pub(crate) norm: Norm,
+    pub(crate) epsilon: f32,
+    pub(crate) judged: Vec<f32>,
+}
+
+impl Run<'_> {
+    /// Attack, norm and budget, as in `pgd linf:4`.
+    pub(crate) fn name(&self) -> String {
+        if self.epsilon.is_finite() {
+            format!("{} {}:{}", self.entry.name, self.norm, self.epsilon)
+        } else {
+            format!("{} {}, least change", self.entry.name, self.norm)
+        }
+    }
+
+    pub(crate) fn threat(&self, domain: &Domain, epsilon: f32, query_limit: Option<u32>) -> Result<ThreatModel, Error> {
+        let threat = ThreatModel::new(self.norm, epsilon, domain.clone())?;
+        Ok(match query_limit {
+            Some(queries) => threat.with_query_limit(queries),
+            None => threat,
+        })
+    }
+}
+
+/// Every run of an audit, and what is left out.
+pub(crate) fn plan<'a>(attacks: &'a [AttackEntry], threats: &[Threat]) -> (Vec<Run<'a>>, Vec<Skipped>) {
+    let (mut runs, mut skipped) = (Vec::new(), Vec::new());
+    for threat in threats {
+        for entry in attacks {
+            let info = entry.attack.info();
+            if !info.norms.contains(&threat.norm) {
+                skipped.push(Skipped { attack: entry.name.clone(), norm: threat.norm });
+            } else if info.minimum_norm {
+                let judged = threat.epsilons.clone();
+                runs.push(Run { entry, norm: threat.norm, epsilon: f32::INFINITY, judged });
+            } else {
+                for &epsilon in &threat.epsilons {
+                    runs.push(Run { entry, norm: threat.norm, epsilon, judged: vec![epsilon] });
+                }
+            }
+        }
+    }
+    (runs, skipped)
+}
+
+/// Time that a run took, now or when its cells were first computed.
+#[derive(Clone, Debug, serde::Deserialize, PartialEq, Serialize)]
+pub struct RunTime {
+    /// Attack, norm and budget.
+    pub run: String,
+    /// Seconds by the clock.
+    pub seconds: f64,
+}
+
+/// What [`evaluate`] found.
+pub(crate) struct Grid {
+    pub(crate) cells: Vec<Cell>,
+    pub(crate) times: Vec<RunTime>,
+}
+
+/// The model on the clean samples, as logits and as decisions.
+pub(crate) fn clean(checked: &Checked<'_>) -> Result<(Clean, Outputs), AuditError> {
+    let AuditRequest { model, data, settings, .. } = checked.request;
+    let task = &model.spec().task;
+    let objective = GoalObjective::new(&checked.goal, task, Loss::Margin)?;
+    let outputs = outputs_in_batches(checked, &data.samples, settings.batch_size)?;
+    let mut cotangent = vec![0.0; task.outputs()];
+    let mut found =
+        Clean { decisions: Vec::new(), margins: Vec::new(), in_scope: checked.in_scope.clone(), standing: Vec::new() };
+    for (row, logits) in outputs.rows().enumerate() {
+        if logits.iter().any(|logit| !logit.is_finite()) {
+            return Err(Error::NonFinite { what: "output", sample: data.samples.indices()[row] }.into());
+        }
+        found.decisions.push(task.decide(logits));
+        found.margins.push(nocebo_core::Objective::evaluate(&objective, row, logits, &mut cotangent)?);
+        found.standing.push(checked.in_scope[row] && !checked.goal.is_reached(task, row, logits));
+    }
+    Ok((found, outputs))
+}
+
+/// Logits of all samples, as the model gives them, in order.
+fn outputs_in_batches(checked: &Checked<'_>, samples: &Samples, batch_size: usize) -> Result<Outputs, AuditError> {
+    let model = checked.request.model;
+    let width = model.spec().task.outputs();
+    let rows: Vec<usize> = (0..samples.len()).collect();
+    let batches: Vec<Result<Outputs, Error>> =
+        rows.par_chunks(batch_size).map(|rows| outputs_of(checked, &samples.select(rows))).collect();
+    let mut values = Vec::with_capacity(samples.len() * width);
+    for batch in batches {
+        values.extend_from_slice(batch?.as_samples().values());
+    }
+    Ok(Samples::new(values, &[width])?.into())
+}
+
+/// One forward pass, its shape checked; values may still not be finite.
+fn outputs_of(checked: &Checked<'_>, samples: &Samples) -> Result<Outputs, Error> {
+    let model = checked.request.model;
+    let outputs = model.outputs(samples)?;
+    let (rows, width) = (outputs.len(), outputs.as_samples().elements());
+    if rows != samples.len() || width != model.spec().task.outputs() {
+        let expected = format!("{} rows of {}", samples.len(), model.spec().task.outputs());
+        return Err(Error::mismatch("outputs of the model", expected, format!("{rows} rows of {width}")));
+    }
+    Ok(outputs)
+}
+
+/// Carries out the runs that the folder does not hold yet, in order.
+pub(crate) fn evaluate(
+    checked: &Checked<'_>,
+    runs: &[Run<'_>],
+    clean: &Clean,
+    outputs: &Outputs,
+    folder: Option<&AuditFolder>,
+    observer: &dyn Observer,
+) -> Result<Grid, AuditError> {
+    let data = checked.request.data;
+    let subjects = RecordSubjects { data, clean };
+    let identity = Identity::new(checked, outputs);
+    let mut grid = Grid { cells: Vec::new(), times: Vec::new() };
+    for (index, run) in runs.iter().enumerate() {
+        let (total, name) = (runs.len(), run.name());
+        if observer.stop() {
+            let missing = runs[index..].iter().map(Run::name).collect();
+            return Err(AuditError::Stopped { finished: index, total, missing });
+        }
+        let id = identity.of(run)?;
+        let kept = folder.map(|folder| folder.read_cell(&id)).transpose()?.flatten();
+        let restored = kept.is_some();
+        let (cells, seconds) = if let Some((bytes, seconds)) = kept {
+            let corrupt = |got: String| AuditError::Corrupt {
+                path: format!("{id}.parquet").into(),
+                expected: format!("the records of {name}; remove the file to have it made again"),
+                got,
+            };
+            let cells = records::decode(bytes).map_err(corrupt)?;
+            let fits = |cell: &Cell| cell.attack == run.entry.name && cell.norm == run.norm;
+            if cells.len() != run.judged.len()
+                || !cells.iter().all(|cell| fits(cell) && cell.rows.len() == clean.standing.len())
+            {
+                return Err(corrupt("other records".to_owned()));
+            }
+            (cells, seconds)
+        } else {
+            observer.event(Event::CellStarted { index, total, name: &name, samples: clean.attacked().len() });
+            let start = Instant::now();
+            let cells = carry_out(checked, run, clean, observer)?;
+            let seconds = start.elapsed().as_secs_f64();
+            if let Some(folder) = folder {
+                folder.write_cell(&id, &records::encode(subjects, &cells.iter().collect::<Vec<_>>())?, seconds)?;
+            }
+            (cells, seconds)
+        };
+        grid.cells.extend(cells);
+        grid.times.push(RunTime { run: name, seconds });
+        observer.event(Event::CellFinished { index, total, restored });
+    }
+    Ok(grid)
+}
+
+/// What every cell of an audit shares, and its digest.
+struct Identity<'a> {
+    checked: &'a Checked<'a>,
+    data: String,
+}
+
+#[derive(Serialize)]
+struct CellIdentity<'a> {
+    record_version: u32,
+    tool: &'static str,
+    data: &'a str,
+    inputs: &'a [InputFile],
+    domain: &'a Domain,
+    task: &'a Task,
+    patients: Option<&'a [String]>,
+    goal: AuditGoal,
+    seed: u64,
+    query_limit: Option<u32>,
+    attack: &'a str,
+    kind: &'a str,
+    attack_settings: &'a serde_json::Value,
+    norm: Norm,
+    judged: &'a [f32],
+}
+
+impl<'a> Identity<'a> {
+    fn new(checked: &'a Checked<'a>, outputs: &Outputs) -> Self {
+        let data = checked.request.data;
+        Self { checked, data: sha256_of_data(&data.samples, &data.labels, outputs.as_samples()) }
+    }
+
+    /// A name for the cells of a run that no other run of any audit has.
+    fn of(&self, run: &Run<'_>) -> Result<String, AuditError> {
+        let AuditRequest { model, data, settings, provenance, .. } = self.checked.request;
+        let identity = CellIdentity {
+            record_version: RECORD_VERSION,
+            tool: env!("CARGO_PKG_VERSION"),
+            data: &self.data,
+            inputs: &provenance.inputs,
+            domain: &data.domain,
+            task: &model.spec().task,
+            patients: data.patients.as_deref(),
+            goal: settings.goal,
+            seed: settings.seed.0,
+            query_limit: settings.query_limit,
+            attack: &run.entry.name,
+            kind: run.entry.attack.info().name,
+            attack_settings: &run.entry.settings,
+            norm: run.norm,
+            judged: &run.judged,
+        };
+        let bytes = serde_json::to_vec(&identity).map_err(AuditError::encode("identity of a cell"))?;
+        Ok(sha256(&bytes)[..32].to_owned())
+    }
+}
+
+/// Attacks the standing samples, batch by batch, and re-checks what comes back.
+fn carry_out(
+    checked: &Checked<'_>,
+    run: &Run<'_>,
+    clean: &Clean,
+    observer: &dyn Observer,
+) -> Result<Vec<Cell>, AuditError> {
+    let samples = clean.standing.len();
+    let positions = clean.attacked();
+    let batches: Vec<Result<Vec<Vec<Attacked>>, Error>> = positions
+        .par_chunks(checked.request.settings.batch_size)
+        .map(|positions| {
+            let rows = attack(checked, run, positions)?;
+            observer.event(Event::SamplesDone { samples: positions.len() });
+            Ok(rows)
+        })
+        .collect();
+    let mut cells: Vec<Cell> = run
+        .judged
+        .iter()
+        .map(|&epsilon| Cell {
+            attack: run.entry.name.clone(),
+            control: run.entry.is_control(),
+            norm: run.norm,
+            epsilon,
+            rows: vec![None; samples],
+        })
+        .collect();
+    let mut position = positions.into_iter();
+    for batch in batches {
+        let rows = batch.map_err(|source| AuditError::Attack {
+            attack: run.entry.name.clone(),
+            norm: run.norm,
+            epsilon: run.epsilon,
+            source,
+        })?;
+        for row in rows {
+            let Some(position) = position.next() else { break };
+            for (cell, attacked) in cells.iter_mut().zip(row) {
+                cell.rows[position] = Some(attacked);
+            }
+        }
+    }
+    Ok(cells)
+}
+
+/// For each sample the judgement at each budget of the run.
+///
+/// Where a number is not finite the samples are attacked one by one, so that one of them cannot spoil its neighbours;
+/// the one itself counts as fallen.
+pub(crate) fn attack(checked: &Checked<'_>, run: &Run<'_>, positions: &[usize]) -> Result<Vec<Vec<Attacked>>, Error> {
+    let AuditRequest { model, data, settings, .. } = checked.request;
+    let inputs = data.samples.select(positions);
+    let goal = checked.goal.select(positions);
+    let threat = run.threat(&data.domain, run.epsilon, settings.query_limit)?;
+    let watched = Watched::new(model, &inputs, &goal, &threat)?;
+    let outcome = match run.entry.attack.run(&watched, &inputs, &goal, &threat, settings.seed) {
+        Err(Error::NonFinite { .. }) if positions.len() > 1 => {
+            let singles = positions.iter().map(|&position| attack(checked, run, &[position]));
+            return Ok(singles.collect::<Result<Vec<_>, _>>()?.into_iter().flatten().collect());
+        }
+        Err(Error::NonFinite { .. }) => return Ok(vec![vec![broken(watched.finish().remove(0)); run.judged.len()]]),
+        outcome => outcome?,
+    };
+    let returned = (outcome.perturbed_inputs.len(), outcome.success.len(), outcome.queries.len());
+    if returned != (inputs.len(), inputs.len(), inputs.len()) || outcome.perturbed_inputs.shape() != inputs.shape() {
+        let expected = format!("{} perturbed inputs, flags and query counts", inputs.len());
+        return Err(Error::mismatch("outcome of the attack", expected, format!("{returned:?}")));
+    }
+    recheck(checked, run, &inputs, &goal, &outcome, watched.finish())
+}
+
+/// A sample on which model and attack could not compute.
+fn broken(trace: Trace) -> Attacked {
+    Attacked {
+        claimed: false,
+        within_threat: false,
+        finite: false,
+        success: false,
+        success_stored: false,
+        decision: None,
+        margin: None,
+        distances: None,
+        queries: Queries::default(),
+        trace,
+    }
+}
+
+/// Tests by fresh forward passes what the attack returned, as computed and as it would be stored.
+fn recheck(
+    checked: &Checked<'_>,
+    run: &Run<'_>,
+    inputs: &Samples,
+    goal: &Goal,
+    outcome: &AttackOutcome,
+    traces: Vec<Trace>,
+) -> Result<Vec<Vec<Attacked>>, Error> {
+    let AuditRequest { model, data, settings, .. } = checked.request;
+    let task = &model.spec().task;
+    let objective = GoalObjective::new(goal, task, Loss::Margin)?;
+    let mut cotangent = vec![0.0; task.outputs()];
+    let points = outcome.perturbed_inputs.clone().with_indices(inputs.indices().to_vec())?;
+    let outputs = outputs_of(checked, &points)?;
+    let finite = |logits: &[f32]| logits.iter().all(|logit| logit.is_finite());
+
+    let mut rows: Vec<Vec<Attacked>> = Vec::with_capacity(inputs.len());
+    for (row, trace) in traces.into_iter().enumerate() {
+        let (clean, point, logits) = (inputs.row(row), points.row(row), outputs.row(row));
+        let readable = finite(logits);
+        let margin = if readable {
+            Some(nocebo_core::Objective::evaluate(&objective, row, logits, &mut cotangent)?)
+        } else {
+            None
+        };
+        let distances = NORMS.map(|norm| norm.distance(clean, point));
+        let attacked = Attacked {
+            claimed: outcome.success[row],
+            within_threat: false,
+            finite: true,
+            success: readable && goal.is_reached(task, row, logits),
+            success_stored: false,
+            decision: readable.then(|| task.decide(logits)),
+            margin,
+            distances: distances.iter().all(|distance| distance.is_finite()).then_some(distances),
+            queries: outcome.queries[row],
+            trace,
+        };
+        rows.push(vec![attacked; run.judged.len()]);
+    }
+    let mut former: Option<(Samples, Outputs)> = None;
+    for (place, &epsilon) in run.judged.iter().enumerate() {
+        let threat = run.threat(&data.domain, epsilon, settings.query_limit)?;
+        let (base, stored) = as_stored(&threat, inputs, &points);
+        let answers = match former.take().filter(|(samples, _)| *samples == stored) {
+            Some((_, outputs)) => outputs,
+            None if stored == points => outputs.clone(),
+            None => outputs_of(checked, &stored)?,
+        };
+        for (row, judgements) in rows.iter_mut().enumerate() {
+            let judged = &mut judgements[place];
+            judged.within_threat = threat.allows(inputs.row(row), points.row(row));
+            judged.success &= judged.within_threat;
+            // A minimum-norm attack claims success without a budget; only what lies within this one is claimed for it.
+            judged.claimed &= judged.within_threat || run.epsilon.is_finite();
+            let logits = answers.row(row);
+            let storable = threat.allows(base.row(row), stored.row(row));
+            judged.success_stored = storable && finite(logits) && goal.is_reached(task, row, logits);
+            // What the threat model does not allow says nothing about the model.
+            judged.finite = (judged.decision.is_some() || !judged.within_threat) && (finite(logits) || !storable);
+        }
+        former = Some((stored, answers));
+    }
+    Ok(rows)
+}
+
+/// Clean samples and perturbed points as a file would hold them.
+///
+/// A value is stored as the nearest that can be. Where that would carry the perturbed input out of the threat model
+/// (half a grey level stored as a whole one), every change is cut towards the clean value instead: a budget below the
+/// storage step leaves nothing.
+fn as_stored(threat: &ThreatModel, inputs: &Samples, points: &Samples) -> (Samples, Samples) {
+    let domain = threat.domain();
+    let (mut base, mut stored) = (inputs.clone(), points.clone());
+    for row in 0..inputs.len() {
+        domain.store(base.row_mut(row));
+        domain.store(stored.row_mut(row));
+        if threat.allows(base.row(row), stored.row(row)) {
+            continue;
+        }
+        let (clean, point) = (inputs.row(row), points.row(row));
+        for (element, value) in stored.row_mut(row).iter_mut().enumerate() {
+            let step = domain.resolution()[element];
+            let change = f64::from(point[element]) - f64::from(clean[element]);
+            let kept = if step > 0.0 { (change / f64::from(step)).trunc() * f64::from(step) } else { change };
+            *value = (f64::from(base.row(row)[element]) + kept) as f32;
+        }
+        domain.store(stored.row_mut(row));
+    }
+    (base, stored)
+}
+
+/// Share of the samples that have the most frequent label.
+pub(crate) fn majority_share(labels: &[Label]) -> f64 {
+    let mut sorted: Vec<&Label> = labels.iter().collect();
+    sorted.sort();
+    let most = sorted.chunk_by(|a, b| a == b).map(<[_]>::len).max().unwrap_or(0);
+    most as f64 / labels.len().max(1) as f64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::toy;
+
+    fn stored(norm: Norm, epsilon: f32, clean: [f32; 4], point: [f32; 4]) -> (Vec<f32>, Vec<f32>) {
+        let samples = |values: [f32; 4]| Samples::new(values.to_vec(), &toy::SHAPE).unwrap();
+        let threat = ThreatModel::new(norm, epsilon, toy::domain()).unwrap();
+        let (base, stored) = as_stored(&threat, &samples(clean), &samples(point));
+        (base.values().to_vec(), stored.values().to_vec())
+    }
+
+    #[test]
+    fn stored_values_are_the_nearest_unless_that_leaves_the_ball() {
+        let clean = [100.0; 4];
+        let of = |norm, epsilon, point| stored(norm, epsilon, clean, point).1;
+        assert_eq!(of(Norm::Linf, 2.0, [101.6, 98.4, 100.2, 100.0]), [102.0, 98.0, 100.0, 100.0]);
+        assert_eq!(of(Norm::Linf, 0.5, [100.5, 99.5, 100.4, 100.0]), clean);
+        // 1.6 and 1.2 make 2; their nearest levels 2 and 1 make 2.24, cut they make 1.41.
+        assert_eq!(of(Norm::L2, 2.0, [101.6, 101.2, 100.0, 100.0]), [101.0, 101.0, 100.0, 100.0]);
+        assert_eq!(of(Norm::L2, 2.3, [101.6, 101.2, 100.0, 100.0]), [102.0, 101.0, 100.0, 100.0]);
+    }
+
+    #[test]
+    fn a_clean_sample_between_two_levels_is_stored_too() {
+        let (base, stored) = stored(Norm::Linf, 2.0, [100.4; 4], [102.4, 98.4, 100.4, 102.3]);
+        assert_eq!((base, stored), (vec![100.0; 4], vec![102.0, 98.0, 100.0, 102.0]));
+    }
+
+    #[test]
+    fn the_most_frequent_label_is_counted() {
+        assert_eq!(majority_share(&[0, 1, 1, 2, 1].map(Label::Class)), 0.6);
+        assert_eq!(majority_share(&[]), 0.0);
+    }
+}

@@ -1,0 +1,40 @@
+//! Audits: how often a model is right while someone tries to make it wrong, and how far that figure can be believed.
+//!
+//! [`run`] takes a model, labelled samples and attacks, carries out every attack at every budget (a [`Cell`] each),
+//! re-checks every success by itself, and leaves three files in a folder: records (one row for each sample × attack ×
+//! norm × epsilon, as Parquet), a report (one HTML file) and a summary (JSON). Gates turn the summary into pass or fail.
+
+pub mod audit;
+pub mod cell;
+pub mod error;
+pub mod evaluate;
+pub mod findings;
+pub mod folder;
+pub mod gate;
+pub mod metrics;
+pub mod rate;
+pub mod records;
+pub mod report;
+pub mod request;
+
+mod digest;
+mod probe;
+mod watch;
+
+#[cfg(test)]
+mod toy;
+
+pub use audit::{Audit, Evaluation, Example, evaluate, run};
+pub use cell::{Attacked, Cell, Clean};
+pub use digest::sha256_of_file;
+pub use error::AuditError;
+pub use evaluate::{Event, Observer};
+pub use findings::{Finding, Status};
+pub use folder::AuditFolder;
+pub use gate::{Gate, GateResult};
+pub use metrics::{CellSummary, DecisionMetrics, ThreatResult, WorstCase};
+pub use rate::Rate;
+pub use report::{ReportEntry, html as report_html};
+pub use request::{
+    AttackEntry, AuditData, AuditGoal, AuditRequest, AuditSettings, CONTROL, InputFile, Provenance, Threat,
+};

@@ -1,0 +1,459 @@
+//! The numbers of an audit: rates with intervals, per cell and in the worst case over attacks.
+
+use nocebo_core::{Domain, Label, Norm, Queries, has_finding};
+use serde::{Deserialize, Serialize};
+
+use crate::cell::{Attacked, Cell, Clean};
+use crate::{Rate, Threat};
+
+/// How often one class or finding is seen where it is, and not seen where it is not.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub struct ClassRates {
+    /// Name of the class or finding.
+    pub class: String,
+    /// Samples that have it and are decided so (recall).
+    pub sensitivity: Rate,
+    /// Samples that lack it and are decided so.
+    pub specificity: Rate,
+}
+
+/// Quality of the decisions on all samples.
+///
+/// Under attack a decision counts as right only if no attack in question changed it: sensitivity and specificity are
+/// then worst cases, each by itself.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub struct DecisionMetrics {
+    /// Samples whose decision is the true label.
+    pub accuracy: Rate,
+    /// Samples with the audit's finding that are decided not to have it.
+    pub false_negative_rate: Option<Rate>,
+    /// Samples without the audit's finding that are decided to have it.
+    pub false_positive_rate: Option<Rate>,
+    /// Mean of the recalls of the classes that occur; with several findings the mean over sensitivities and
+    /// specificities.
+    pub balanced_accuracy: Option<f64>,
+    /// Each class or finding.
+    pub classes: Vec<ClassRates>,
+    /// Whether the classes exclude each other.
+    pub exclusive: bool,
+}
+
+impl DecisionMetrics {
+    /// The rates that balanced accuracy is the mean of.
+    pub(crate) fn recalls(&self) -> Vec<Rate> {
+        let of_class = |class: &ClassRates| {
+            if self.exclusive { vec![class.sensitivity] } else { vec![class.sensitivity, class.specificity] }
+        };
+        self.classes.iter().flat_map(of_class).filter(|rate| rate.trials > 0).collect()
+    }
+}
+
+/// Mean and greatest of a count.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Serialize)]
+pub struct Spent {
+    /// Mean over the samples attacked; none where there was none.
+    pub mean: Option<f64>,
+    /// Greatest over the samples attacked.
+    pub max: u32,
+}
+
+impl Spent {
+    fn of<'a>(attacked: impl Iterator<Item = &'a Attacked>, count: impl Fn(&Queries) -> u32) -> Self {
+        let counts: Vec<u32> = attacked.map(|row| count(&row.queries)).collect();
+        let mean = (!counts.is_empty())
+            .then(|| counts.iter().map(|&count| f64::from(count)).sum::<f64>() / counts.len() as f64);
+        Self { mean, max: counts.into_iter().max().unwrap_or(0) }
+    }
+}
+
+/// Size of the perturbations that succeeded, in the norm of the cell.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Serialize)]
+pub struct PerturbationSize {
+    /// Mean.
+    pub mean: f64,
+    /// Median; of an even number the mean of the middle two.
+    pub median: f64,
+}
+
+impl PerturbationSize {
+    fn of(mut sizes: Vec<f64>) -> Option<Self> {
+        if sizes.is_empty() {
+            return None;
+        }
+        sizes.sort_by(f64::total_cmp);
+        let middle = sizes.len() / 2;
+        let median =
+            if sizes.len().is_multiple_of(2) { f64::midpoint(sizes[middle - 1], sizes[middle]) } else { sizes[middle] };
+        Some(Self { mean: sizes.iter().sum::<f64>() / sizes.len() as f64, median })
+    }
+}
+
+/// One attack at one budget.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub struct CellSummary {
+    /// Name of the attack in this audit.
+    pub attack: String,
+    /// Whether the attack is only the noise control.
+    pub control: bool,
+    /// Samples in scope that the attack could not bring where it wanted them, those wrong by themselves excluded.
+    pub robust_accuracy: Rate,
+    /// The same when the perturbed inputs have been stored.
+    pub robust_accuracy_stored: Rate,
+    /// Samples attacked that fell.
+    pub attack_success_rate: Rate,
+    /// Samples attacked that fell with the stored input.
+    pub attack_success_rate_stored: Rate,
+    /// Decisions of all samples under this attack.
+    pub decisions: DecisionMetrics,
+    /// Size of the perturbations that succeeded.
+    pub perturbation: Option<PerturbationSize>,
+    /// Forward passes a sample.
+    pub queries: Spent,
+    /// Backward passes a sample.
+    pub gradient_queries: Spent,
+    /// Samples for which the attack claims success and the audit does not see it.
+    pub claimed_but_not_confirmed: usize,
+    /// Samples whose allowed adversarial point the attack had found but did not return.
+    pub found_but_not_returned: usize,
+    /// Samples whose returned point the threat model does not allow. At infinite budget (minimum-norm attacks) being
+    /// farther than epsilon is no fault and not counted.
+    pub outside_threat: usize,
+    /// Samples on which the model or its gradient was not finite; they count as fallen.
+    pub not_finite: usize,
+}
+
+/// The worst case over all attacks but the control, at this budget or a smaller one of the same norm.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub struct WorstCase {
+    /// Samples in scope that no attack brought down.
+    pub robust_accuracy: Rate,
+    /// The same when the perturbed inputs have been stored.
+    pub robust_accuracy_stored: Rate,
+    /// Samples attacked that fell to any attack.
+    pub attack_success_rate: Rate,
+    /// Decisions of all samples under the worst of the attacks.
+    pub decisions: DecisionMetrics,
+}
+
+/// Everything about one norm and one budget.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub struct ThreatResult {
+    /// Norm of a change.
+    pub norm: Norm,
+    /// Greatest change, in the unit of the data.
+    pub epsilon: f32,
+    /// The same in words, with its relation to the range of the data.
+    pub budget: String,
+    /// Worst case over attacks.
+    pub worst_case: WorstCase,
+    /// Each attack, the control last.
+    pub cells: Vec<CellSummary>,
+}
+
+/// What the metrics need to know about the samples.
+pub(crate) struct Subjects<'a> {
+    pub(crate) labels: &'a [Label],
+    pub(crate) clean: &'a Clean,
+    pub(crate) class_names: &'a [String],
+    pub(crate) finding: Option<usize>,
+    pub(crate) domain: &'a Domain,
+}
+
+/// For each sample and class: whether some attack hid it, or made it appear.
+#[derive(Clone)]
+struct Harm {
+    wrong: Vec<bool>,
+    hidden: Vec<Vec<bool>>,
+    invented: Vec<Vec<bool>>,
+}
+
+impl Harm {
+    fn none(samples: usize, classes: usize) -> Self {
+        let none = vec![vec![false; classes]; samples];
+        Self { wrong: vec![false; samples], hidden: none.clone(), invented: none }
+    }
+
+    fn add(&mut self, labels: &[Label], cell: &Cell) {
+        for (position, row) in cell.rows.iter().enumerate() {
+            let Some(row) = row.as_ref().filter(|row| row.fell()) else { continue };
+            let decision = row.decision.as_ref().filter(|_| row.finite);
+            self.wrong[position] |= decision.is_none_or(|decision| *decision != labels[position]);
+            for class in 0..self.hidden[position].len() {
+                self.hidden[position][class] |= decision.is_none_or(|decision| !has_finding(decision, class));
+                self.invented[position][class] |= decision.is_none_or(|decision| has_finding(decision, class));
+            }
+        }
+    }
+}
+
+impl Subjects<'_> {
+    /// Decisions on the clean samples.
+    pub(crate) fn clean_decisions(&self) -> DecisionMetrics {
+        self.decisions(&Harm::none(self.labels.len(), self.class_names.len()))
+    }
+
+    fn decisions(&self, harm: &Harm) -> DecisionMetrics {
+        let (labels, decided) = (self.labels, &self.clean.decisions);
+        let positions = 0..labels.len();
+        let accuracy = Rate::of(positions.clone().map(|at| decided[at] == labels[at] && !harm.wrong[at]));
+        let classes: Vec<ClassRates> = self
+            .class_names
+            .iter()
+            .enumerate()
+            .map(|(class, name)| {
+                let (has, lacks): (Vec<usize>, Vec<usize>) =
+                    positions.clone().partition(|&at| has_finding(&labels[at], class));
+                let seen = |&at: &usize| has_finding(&decided[at], class) && !harm.hidden[at][class];
+                let unseen = |&at: &usize| !has_finding(&decided[at], class) && !harm.invented[at][class];
+                ClassRates {
+                    class: name.clone(),
+                    sensitivity: Rate::of(has.iter().map(seen)),
+                    specificity: Rate::of(lacks.iter().map(unseen)),
+                }
+            })
+            .collect();
+        let of_finding =
+            |rate: fn(&ClassRates) -> Rate| self.finding.map(|finding| rate(&classes[finding]).complement());
+        let mut metrics = DecisionMetrics {
+            accuracy,
+            false_negative_rate: of_finding(|class| class.sensitivity),
+            false_positive_rate: of_finding(|class| class.specificity),
+            balanced_accuracy: None,
+            exclusive: matches!(labels.first(), Some(Label::Class(_))),
+            classes,
+        };
+        let recalls: Vec<f64> = metrics.recalls().iter().filter_map(|rate| rate.value).collect();
+        metrics.balanced_accuracy = (!recalls.is_empty()).then(|| recalls.iter().sum::<f64>() / recalls.len() as f64);
+        metrics
+    }
+
+    /// Results of every threat. `cells` are in any order; `at_infinity` names the attacks that were run without a
+    /// budget.
+    pub(crate) fn threats(&self, threats: &[Threat], cells: &[Cell], at_infinity: &[&str]) -> Vec<ThreatResult> {
+        let mut results = Vec::new();
+        for threat in threats {
+            let samples = self.labels.len();
+            let mut harm = Harm::none(samples, self.class_names.len());
+            let (mut fallen, mut fallen_stored) = (vec![false; samples], vec![false; samples]);
+            for &epsilon in &threat.epsilons {
+                let mut here: Vec<&Cell> =
+                    cells.iter().filter(|cell| cell.norm == threat.norm && cell.epsilon == epsilon).collect();
+                here.sort_by_key(|cell| cell.control);
+                for cell in here.iter().filter(|cell| !cell.control) {
+                    harm.add(self.labels, cell);
+                    for (at, row) in cell.rows.iter().enumerate() {
+                        fallen[at] |= row.as_ref().is_some_and(Attacked::fell);
+                        fallen_stored[at] |= row.as_ref().is_some_and(Attacked::fell_stored);
+                    }
+                }
+                let worst_case = WorstCase {
+                    robust_accuracy: self.robust(&fallen),
+                    robust_accuracy_stored: self.robust(&fallen_stored),
+                    attack_success_rate: self.success(&fallen),
+                    decisions: self.decisions(&harm),
+                };
+                results.push(ThreatResult {
+                    norm: threat.norm,
+                    epsilon,
+                    budget: budget_in_words(threat.norm, epsilon, self.domain),
+                    worst_case,
+                    cells: here.iter().map(|cell| self.summary(cell, at_infinity)).collect(),
+                });
+            }
+        }
+        results
+    }
+
+    fn summary(&self, cell: &Cell, at_infinity: &[&str]) -> CellSummary {
+        let fallen: Vec<bool> = (0..cell.rows.len()).map(|at| cell.fell(at)).collect();
+        let fallen_stored: Vec<bool> =
+            cell.rows.iter().map(|row| row.as_ref().is_some_and(Attacked::fell_stored)).collect();
+        let mut harm = Harm::none(cell.rows.len(), self.class_names.len());
+        harm.add(self.labels, cell);
+        let count = |is: &dyn Fn(&Attacked) -> bool| cell.attacked().filter(|row| is(row)).count();
+        let unlimited = at_infinity.contains(&cell.attack.as_str());
+        CellSummary {
+            attack: cell.attack.clone(),
+            control: cell.control,
+            robust_accuracy: self.robust(&fallen),
+            robust_accuracy_stored: self.robust(&fallen_stored),
+            attack_success_rate: self.success(&fallen),
+            attack_success_rate_stored: self.success(&fallen_stored),
+            decisions: self.decisions(&harm),
+            perturbation: PerturbationSize::of(
+                cell.attacked().filter(|row| row.success).filter_map(|row| row.distance(cell.norm)).collect(),
+            ),
+            queries: Spent::of(cell.attacked(), |queries| queries.forward),
+            gradient_queries: Spent::of(cell.attacked(), |queries| queries.backward),
+            claimed_but_not_confirmed: count(&|row| row.claimed && !row.success),
+            found_but_not_returned: count(&|row| row.trace.reached && !row.fell() && !unlimited),
+            outside_threat: if unlimited { 0 } else { count(&|row| row.finite && !row.within_threat) },
+            not_finite: count(&|row| !row.finite),
+        }
+    }
+
+    fn robust(&self, fallen: &[bool]) -> Rate {
+        let standing = (0..fallen.len()).filter(|&at| self.clean.standing[at] && !fallen[at]).count();
+        Rate::new(standing, self.clean.scope())
+    }
+
+    fn success(&self, fallen: &[bool]) -> Rate {
+        Rate::of((0..fallen.len()).filter(|&at| self.clean.standing[at]).map(|at| fallen[at]))
+    }
+}
+
+/// An epsilon in the unit of the data and relative to the range between the bounds.
+///
+/// For L1 and L2 the share is that of the mean and root-mean-square change an element, for L0 that of the elements.
+pub fn budget_in_words(norm: Norm, epsilon: f32, domain: &Domain) -> String {
+    let unit = domain.unit().symbol();
+    let (budget, elements) = (f64::from(epsilon), domain.elements() as f64);
+    let range = f64::from(domain.range());
+    let percent = |share: f64| format!("{} %", significant(100.0 * share));
+    match norm {
+        Norm::Linf => format!("at most {epsilon} {unit} an element, {} of the range", percent(budget / range)),
+        Norm::L2 => format!(
+            "an L2 norm of {epsilon} {unit}, root mean square {} of the range an element",
+            percent(budget / range / elements.sqrt())
+        ),
+        Norm::L1 => {
+            format!(
+                "an L1 norm of {epsilon} {unit}, mean {} of the range an element",
+                percent(budget / range / elements)
+            )
+        }
+        Norm::L0 => format!(
+            "at most {} of {elements} elements ({}), each anywhere in its bounds",
+            budget.floor(),
+            percent(budget.floor() / elements)
+        ),
+    }
+}
+
+/// Three significant digits, without trailing zeros.
+pub(crate) fn significant(value: f64) -> String {
+    if value == 0.0 || !value.is_finite() {
+        return format!("{value}");
+    }
+    let digits = (2 - value.abs().log10().floor() as i32).clamp(0, 12) as usize;
+    let text = format!("{value:.digits$}");
+    if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.').to_owned() } else { text }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use nocebo_core::{DomainConfig, Field, Unit};
+
+    #[test]
+    fn a_median_of_an_even_number_lies_between() {
+        assert_eq!(PerturbationSize::of(vec![]), None);
+        let odd = PerturbationSize::of(vec![5.0, 1.0, 3.0]).unwrap();
+        assert_eq!((odd.mean, odd.median), (3.0, 3.0));
+        let even = PerturbationSize::of(vec![8.0, 1.0, 3.0, 4.0]).unwrap();
+        assert_eq!((even.mean, even.median), (4.0, 3.5));
+    }
+
+    /// Three exclusive classes, or three findings.
+    fn decisions(labels: &[Label], decided: &[Label], harm: Option<&Cell>) -> DecisionMetrics {
+        let clean = Clean {
+            decisions: decided.to_vec(),
+            margins: vec![-1.0; labels.len()],
+            in_scope: vec![true; labels.len()],
+            standing: vec![true; labels.len()],
+        };
+        let domain = Domain::grey_levels(&[1], 255.0).unwrap();
+        let names = ["a", "b", "c"].map(str::to_owned);
+        let subjects = Subjects { labels, clean: &clean, class_names: &names, finding: Some(1), domain: &domain };
+        let mut all = Harm::none(labels.len(), 3);
+        if let Some(cell) = harm {
+            all.add(labels, cell);
+        }
+        subjects.decisions(&all)
+    }
+
+    fn fell(decision: Label) -> Attacked {
+        Attacked {
+            claimed: true,
+            within_threat: true,
+            finite: true,
+            success: true,
+            success_stored: true,
+            decision: Some(decision),
+            margin: Some(1.0),
+            distances: Some([1.0; 4]),
+            queries: Queries::default(),
+            trace: crate::cell::Trace::default(),
+        }
+    }
+
+    fn cell(rows: Vec<Option<Attacked>>) -> Cell {
+        Cell { attack: "x".to_owned(), control: false, norm: Norm::Linf, epsilon: 1.0, rows }
+    }
+
+    fn counts(rate: Rate) -> (u64, u64) {
+        (rate.hits, rate.trials)
+    }
+
+    #[test]
+    fn a_class_that_an_attack_leaves_or_enters_is_hidden_or_invented() {
+        let classes = |list: &[usize]| list.iter().map(|&class| Label::Class(class)).collect::<Vec<_>>();
+        let labels = classes(&[0, 0, 1, 1, 2]);
+        let decided = classes(&[0, 1, 1, 1, 2]);
+        let clean = decisions(&labels, &decided, None);
+        assert_eq!(counts(clean.accuracy), (4, 5));
+        assert_eq!(clean.balanced_accuracy, Some((0.5 + 1.0 + 1.0) / 3.0));
+        assert_eq!(
+            (clean.false_negative_rate.map(counts), clean.false_positive_rate.map(counts)),
+            (Some((0, 2)), Some((1, 3)))
+        );
+        // The third sample leaves class 1 for 0, the last enters class 1.
+        let attacked = decisions(
+            &labels,
+            &decided,
+            Some(&cell(vec![None, None, Some(fell(Label::Class(0))), None, Some(fell(Label::Class(1)))])),
+        );
+        assert_eq!(counts(attacked.accuracy), (2, 5));
+        assert_eq!(attacked.false_negative_rate.map(counts), Some((1, 2)));
+        assert_eq!(attacked.false_positive_rate.map(counts), Some((2, 3)));
+        let of_class_0 = &attacked.classes[0];
+        assert_eq!((counts(of_class_0.sensitivity), counts(of_class_0.specificity)), ((1, 2), (2, 3)));
+    }
+
+    #[test]
+    fn findings_are_counted_apart() {
+        let findings = |text: &str| Label::Findings(text.bytes().map(|byte| byte == b'1').collect());
+        let labels = [findings("110"), findings("000")];
+        let decided = [findings("110"), findings("100")];
+        let clean = decisions(&labels, &decided, None);
+        assert_eq!(counts(clean.accuracy), (1, 2));
+        // Sensitivities 1, 1 (none for c), specificities 0, 1, 1.
+        assert_eq!(clean.balanced_accuracy, Some(4.0 / 5.0));
+        let attacked = decisions(&labels, &decided, Some(&cell(vec![Some(fell(findings("101"))), None])));
+        assert_eq!(attacked.false_negative_rate.map(counts), Some((1, 1)));
+        assert_eq!(counts(attacked.classes[2].specificity), (1, 2));
+        assert_eq!(counts(attacked.classes[0].sensitivity), (1, 1));
+    }
+
+    #[test]
+    fn budgets_are_told_in_the_unit_and_as_a_share_of_the_range() {
+        let hounsfield: Domain = DomainConfig {
+            shape: vec![1, 10, 10],
+            unit: Unit::Hounsfield,
+            lower: Field::Uniform(-1000.0),
+            upper: Field::Uniform(1000.0),
+            resolution: Field::Uniform(1.0),
+            region: None,
+        }
+        .try_into()
+        .unwrap();
+        let told = [Norm::Linf, Norm::L2, Norm::L1, Norm::L0].map(|norm| budget_in_words(norm, 10.0, &hounsfield));
+        insta::assert_snapshot!(told.join("\n"));
+    }
+
+    #[test]
+    fn three_digits_are_enough() {
+        let shown = [0.0, 1.0, 100.0, 12345.0, 1.568_627, 0.039_215, 0.000_123_456, 99.96].map(significant);
+        assert_eq!(shown, ["0", "1", "100", "12345", "1.57", "0.0392", "0.000123", "100"]);
+    }
+}

@@ -1,0 +1,313 @@
+//! What is to be audited: model, samples, attacks, settings, and where they came from.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use nocebo_core::{Attack, DifferentiableModel, Domain, Goal, Label, Norm, Samples, Seed, Task, has_finding};
+use serde::{Deserialize, Serialize};
+
+use crate::{AuditError, Gate};
+
+/// Name of the attack that is only a control: random noise of equal norm. It never counts in the worst case.
+pub const CONTROL: &str = "noise";
+
+/// The samples to audit with.
+#[derive(Clone, Debug)]
+pub struct AuditData {
+    /// Name of the data set (and split) in reports.
+    pub name: String,
+    /// Clean samples, in the unit of `domain`; each keeps its index in the data set.
+    pub samples: Samples,
+    /// True label of each sample.
+    pub labels: Vec<Label>,
+    /// Bounds, unit, storage step and region of interest: what every epsilon refers to.
+    pub domain: Domain,
+    /// A pseudonym of the patient of each sample, where known. It is written to the records: never a name or a
+    /// hospital's number.
+    pub patients: Option<Vec<String>>,
+    /// Standard deviation of the training data, for epsilons in `sd`.
+    pub standard_deviation: Option<f32>,
+}
+
+/// One attack of an audit.
+pub struct AttackEntry {
+    /// Its name in this audit; unique. [`CONTROL`] marks the control.
+    pub name: String,
+    /// Its resolved settings. They identify the cells of the attack: two settings that differ may not share a value.
+    pub settings: serde_json::Value,
+    /// The attack.
+    pub attack: Box<dyn Attack>,
+}
+
+impl AttackEntry {
+    /// An attack under a name, with its resolved settings.
+    pub fn new(name: impl Into<String>, settings: serde_json::Value, attack: Box<dyn Attack>) -> Self {
+        Self { name: name.into(), settings, attack }
+    }
+
+    /// Whether this is the noise control.
+    pub fn is_control(&self) -> bool {
+        self.name == CONTROL
+    }
+}
+
+/// One norm and the budgets to try in it.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Threat {
+    /// Norm of a change.
+    pub norm: Norm,
+    /// Greatest changes, in the unit of the data, each finite and at least 0.
+    pub epsilons: Vec<f32>,
+}
+
+/// What the attacker wants of every sample.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AuditGoal {
+    /// Any decision but the true one; every sample is in scope.
+    #[default]
+    Untargeted,
+    /// Hide a finding; only samples that have it are in scope.
+    FalseNegative {
+        /// Class or index of the finding.
+        finding: usize,
+    },
+    /// Invent a finding; only samples that lack it are in scope.
+    FalsePositive {
+        /// Class or index of the finding.
+        finding: usize,
+    },
+}
+
+impl AuditGoal {
+    /// The goal for samples with these labels.
+    pub(crate) fn of(self, labels: Vec<Label>) -> Goal {
+        match self {
+            Self::Untargeted => Goal::Untargeted { labels },
+            Self::FalseNegative { finding } => Goal::FalseNegative { finding },
+            Self::FalsePositive { finding } => Goal::FalsePositive { finding },
+        }
+    }
+
+    /// Whether a sample with this label is one that the goal is about.
+    pub(crate) fn concerns(self, label: &Label) -> bool {
+        match self {
+            Self::Untargeted => true,
+            Self::FalseNegative { finding } => has_finding(label, finding),
+            Self::FalsePositive { finding } => !has_finding(label, finding),
+        }
+    }
+
+    fn finding(self) -> Option<usize> {
+        match self {
+            Self::Untargeted => None,
+            Self::FalseNegative { finding } | Self::FalsePositive { finding } => Some(finding),
+        }
+    }
+}
+
+/// Settings of an audit. All but `batch_size` and `include_images` decide the records.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct AuditSettings {
+    /// What the attacker may change.
+    pub threats: Vec<Threat>,
+    /// What the attacker wants.
+    #[serde(default)]
+    pub goal: AuditGoal,
+    /// Class or finding that false negatives and false positives are counted for. By default that of the goal, else
+    /// class 1 where there are two classes; with more classes, or several findings, each is reported apart.
+    #[serde(default)]
+    pub finding: Option<usize>,
+    /// Seed of all randomness.
+    #[serde(default)]
+    pub seed: Seed,
+    /// Forward passes an attack may spend on a sample; none for no limit.
+    #[serde(default)]
+    pub query_limit: Option<u32>,
+    /// Samples in one call of the model; at least 1. Results do not depend on it.
+    #[serde(default = "default_batch_size")]
+    pub batch_size: usize,
+    /// Examples with images in the report. 0 leaves patient images out.
+    #[serde(default)]
+    pub include_images: usize,
+    /// Conditions that the audit must meet.
+    #[serde(default)]
+    pub gates: Vec<Gate>,
+}
+
+fn default_batch_size() -> usize {
+    64
+}
+
+impl AuditSettings {
+    /// An untargeted audit of these threats with every other setting at its default.
+    pub fn new(threats: Vec<Threat>) -> Self {
+        Self {
+            threats,
+            goal: AuditGoal::Untargeted,
+            finding: None,
+            seed: Seed::default(),
+            query_limit: None,
+            batch_size: default_batch_size(),
+            include_images: 0,
+            gates: Vec::new(),
+        }
+    }
+
+    /// One threat a norm, in the order of first mention; epsilons ascending, each once.
+    fn resolved_threats(&self) -> Result<Vec<Threat>, AuditError> {
+        let mut resolved: Vec<Threat> = Vec::new();
+        for threat in &self.threats {
+            for epsilon in &threat.epsilons {
+                if !(epsilon.is_finite() && *epsilon >= 0.0) {
+                    return Err(AuditError::invalid("epsilon", "a finite number, at least 0", epsilon));
+                }
+            }
+            match resolved.iter_mut().find(|known| known.norm == threat.norm) {
+                Some(known) => known.epsilons.extend(&threat.epsilons),
+                None => resolved.push(threat.clone()),
+            }
+        }
+        for threat in &mut resolved {
+            if threat.epsilons.is_empty() {
+                return Err(AuditError::invalid("threat", format!("at least one epsilon for {}", threat.norm), "none"));
+            }
+            threat.epsilons.sort_by(f32::total_cmp);
+            threat.epsilons.dedup();
+        }
+        if resolved.is_empty() {
+            return Err(AuditError::invalid("threats", "at least one norm with an epsilon", "none"));
+        }
+        Ok(resolved)
+    }
+}
+
+/// A file that the audit depends on.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct InputFile {
+    /// What it is: model, data, recipe, ...
+    pub role: String,
+    /// Its name, without folders.
+    pub name: String,
+    /// SHA-256 of its bytes, in hexadecimal.
+    pub sha256: String,
+}
+
+/// Where an audit comes from: enough to repeat it.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Provenance {
+    /// Name of the model in reports.
+    pub model: String,
+    /// Files read.
+    pub inputs: Vec<InputFile>,
+    /// The command that repeats the run.
+    pub command: Option<String>,
+    /// Device that computed the model.
+    pub device: String,
+    /// Threads used.
+    pub threads: usize,
+    /// Version of each program and library that matters.
+    pub versions: BTreeMap<String, String>,
+}
+
+/// Everything that one audit needs.
+#[derive(Clone, Copy)]
+pub struct AuditRequest<'a> {
+    /// The model under test.
+    pub model: &'a dyn DifferentiableModel,
+    /// The samples.
+    pub data: &'a AuditData,
+    /// The attacks, the control among them.
+    pub attacks: &'a [AttackEntry],
+    /// The settings.
+    pub settings: &'a AuditSettings,
+    /// Where all this comes from.
+    pub provenance: &'a Provenance,
+}
+
+/// A request whose parts fit together.
+pub(crate) struct Checked<'a> {
+    pub(crate) request: AuditRequest<'a>,
+    pub(crate) threats: Vec<Threat>,
+    /// What is wanted of each sample.
+    pub(crate) goal: Goal,
+    /// Whether the goal is about the sample.
+    pub(crate) in_scope: Vec<bool>,
+    /// Class or finding that false negatives and false positives are counted for.
+    pub(crate) finding: Option<usize>,
+}
+
+impl<'a> Checked<'a> {
+    pub(crate) fn new(request: AuditRequest<'a>) -> Result<Self, AuditError> {
+        let AuditRequest { model, data, attacks, settings, .. } = request;
+        let spec = model.spec();
+        spec.check()?;
+        if data.samples.is_empty() {
+            return Err(AuditError::invalid("samples", "at least one", "none"));
+        }
+        if data.labels.len() != data.samples.len() {
+            return Err(AuditError::invalid(
+                "labels",
+                format!("{}, one a sample", data.samples.len()),
+                data.labels.len(),
+            ));
+        }
+        data.labels.iter().try_for_each(|label| spec.task.check_label(label))?;
+        if let Some(patients) = &data.patients
+            && patients.len() != data.samples.len()
+        {
+            let expected = format!("{}, one a sample", data.samples.len());
+            return Err(AuditError::invalid("patient keys", expected, patients.len()));
+        }
+        let distinct: BTreeSet<u64> = data.samples.indices().iter().copied().collect();
+        if distinct.len() != data.samples.len() {
+            return Err(AuditError::invalid("sample indices", "each at most once", "a repeated index"));
+        }
+        if spec.domain.unit() != data.domain.unit() {
+            let expected = format!("{} (the unit of the model)", spec.domain.unit().symbol());
+            return Err(AuditError::invalid("unit of the data", expected, data.domain.unit().symbol()));
+        }
+        data.domain.check(&data.samples)?;
+        spec.domain.check(&data.samples)?;
+        if settings.batch_size == 0 {
+            return Err(AuditError::invalid("batch size", "at least 1", 0));
+        }
+        let mut names = BTreeSet::new();
+        if let Some(entry) = attacks.iter().find(|entry| entry.name.is_empty() || !names.insert(&entry.name)) {
+            return Err(AuditError::invalid("attack name", "not empty, each once", format!("`{}`", entry.name)));
+        }
+        let threats = settings.resolved_threats()?;
+        for threat in &threats {
+            let works = |entry: &AttackEntry| !entry.is_control() && entry.attack.info().norms.contains(&threat.norm);
+            if !attacks.iter().any(works) {
+                return Err(AuditError::NoAttack { norm: threat.norm });
+            }
+        }
+        let finding = resolved_finding(settings, &spec.task)?;
+        let goal = settings.goal.of(data.labels.clone());
+        goal.check(&spec.task, data.samples.len())?;
+        let in_scope: Vec<bool> = data.labels.iter().map(|label| settings.goal.concerns(label)).collect();
+        if !in_scope.contains(&true) {
+            let expected = "at least one sample that the goal is about";
+            return Err(AuditError::invalid("samples", expected, format!("none of {}", data.samples.len())));
+        }
+        for gate in &settings.gates {
+            gate.check(&threats, data, finding)?;
+        }
+        Ok(Self { request, threats, goal, in_scope, finding })
+    }
+}
+
+fn resolved_finding(settings: &AuditSettings, task: &Task) -> Result<Option<usize>, AuditError> {
+    let two_classes = !matches!(task, Task::MultiLabel { .. }) && task.classes() == 2;
+    let finding = settings.finding.or(settings.goal.finding()).or(two_classes.then_some(1));
+    match finding {
+        Some(finding) if finding >= task.classes() => {
+            Err(AuditError::invalid("finding", format!("an index below {}", task.classes()), finding))
+        }
+        _ => Ok(finding),
+    }
+}

@@ -1,0 +1,243 @@
+//! What can be typed.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use nocebo_core::ThreatSpec;
+
+/// Adversarial robustness of medical deep-learning models.
+///
+/// Every epsilon is in the unit of the data: `linf:4` on 8-bit images is 4 grey levels.
+#[derive(Debug, Parser)]
+#[command(name = "nocebo", version, after_help = EXIT_CODES)]
+pub(crate) struct Arguments {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+    #[command(flatten)]
+    pub(crate) global: Global,
+}
+
+const EXIT_CODES: &str =
+    "Exit codes: 0 done; 1 a gate failed; 2 wrong usage; 3 a file could not be loaded; 4 incomplete.";
+
+/// Flags of every command.
+#[derive(Args, Debug)]
+pub(crate) struct Global {
+    /// Seed of everything random.
+    #[arg(long, global = true, default_value_t = 0, env = "NOCEBO_SEED")]
+    pub(crate) seed: u64,
+    /// Where networks run: `cpu`, or a device that this build was made for.
+    #[arg(long, global = true, default_value = "cpu", env = "NOCEBO_DEVICE")]
+    pub(crate) device: String,
+    /// Threads; 0 for one a core. Results do not depend on it.
+    #[arg(long, global = true, default_value_t = 0, env = "NOCEBO_THREADS")]
+    pub(crate) threads: usize,
+    /// Print results only: no progress, no notes.
+    #[arg(short, long, global = true)]
+    pub(crate) quiet: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Generate phantoms, train, attack, harden, audit and report: the whole tour without any data.
+    Demo(Demo),
+    /// Train a network and write it as ONNX.
+    Train(Train),
+    /// Train an ONNX network against attacks and write it as ONNX.
+    Harden(Harden),
+    /// Measure how robust a model is, and write records and a report.
+    Audit(Audit),
+    /// Perturb samples and write them.
+    Attack(Attack),
+    /// List the attacks, or show the settings of one.
+    Attacks(Attacks),
+    /// Run any ONNX model on arrays.
+    Run(Run),
+    /// Check that this machine and this build work.
+    Doctor,
+}
+
+/// What the demo makes.
+#[derive(Args, Debug)]
+pub(crate) struct Demo {
+    /// New folder for data, models, audit and report.
+    #[arg(long)]
+    pub(crate) out: PathBuf,
+}
+
+/// Which part of a data set.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum SplitName {
+    /// Training samples.
+    Train,
+    /// Validation samples.
+    Validation,
+    /// Test samples.
+    Test,
+}
+
+/// How a network is trained.
+#[derive(Args, Debug)]
+pub(crate) struct Schedule {
+    /// Passes over the training samples.
+    #[arg(long, default_value_t = 3)]
+    pub(crate) epochs: usize,
+    /// Samples an optimiser step.
+    #[arg(long, default_value_t = 64)]
+    pub(crate) batch_size: usize,
+    /// Greatest learning rate of the cosine schedule.
+    #[arg(long, default_value_t = 1e-3)]
+    pub(crate) learning_rate: f32,
+    /// Optimiser.
+    #[arg(long, default_value = "adam", value_enum)]
+    pub(crate) optimizer: OptimizerName,
+    /// Random shifts of up to this many pixels.
+    #[arg(long, default_value_t = 0)]
+    pub(crate) shift: usize,
+    /// Random left-right flips.
+    #[arg(long)]
+    pub(crate) flip: bool,
+    /// Stop after this many epochs without a better validation result; 0 for never.
+    #[arg(long, default_value_t = 0)]
+    pub(crate) patience: usize,
+}
+
+/// Which optimiser.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum OptimizerName {
+    /// Adam.
+    Adam,
+    /// Stochastic gradient descent with momentum 0.9.
+    Sgd,
+}
+
+/// Arguments of `train`.
+#[derive(Args, Debug)]
+pub(crate) struct Train {
+    /// A MedMNIST-style .npz, or a folder of images.
+    #[arg(long)]
+    pub(crate) data: PathBuf,
+    /// Network of the zoo; an unknown name lists them.
+    #[arg(long, default_value = "small-cnn", conflicts_with = "from")]
+    pub(crate) architecture: String,
+    /// Continue from this ONNX file instead of a new network.
+    #[arg(long)]
+    pub(crate) from: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) schedule: Schedule,
+    /// ONNX file to write.
+    #[arg(long)]
+    pub(crate) out: PathBuf,
+}
+
+/// Which adversarial training.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum HardenMethod {
+    /// PGD adversarial training (Madry et al. 2018).
+    Pgd,
+    /// FGSM adversarial training (Goodfellow et al. 2015).
+    Fgsm,
+}
+
+/// Arguments of `harden`.
+#[derive(Args, Debug)]
+pub(crate) struct Harden {
+    /// ONNX file to start from.
+    pub(crate) model: PathBuf,
+    /// A MedMNIST-style .npz, or a folder of images.
+    #[arg(long)]
+    pub(crate) data: PathBuf,
+    /// Threat to train against, such as `linf:4`.
+    #[arg(long)]
+    pub(crate) threat: ThreatSpec,
+    /// Adversarial training to use.
+    #[arg(long, default_value = "pgd", value_enum)]
+    pub(crate) method: HardenMethod,
+    #[command(flatten)]
+    pub(crate) schedule: Schedule,
+    /// ONNX file to write.
+    #[arg(long)]
+    pub(crate) out: PathBuf,
+}
+
+/// Which samples of which data.
+#[derive(Args, Debug)]
+pub(crate) struct Samples {
+    /// ONNX file.
+    #[arg(long)]
+    pub(crate) model: PathBuf,
+    /// A MedMNIST-style .npz, or a folder of images.
+    #[arg(long)]
+    pub(crate) data: PathBuf,
+    /// Part of the data.
+    #[arg(long, default_value = "test", value_enum)]
+    pub(crate) split: SplitName,
+    /// Draw this many samples at random, stratified by class; 0 for all.
+    #[arg(long, default_value_t = 0)]
+    pub(crate) samples: usize,
+    /// Samples an attack works on at a time; changes memory and speed, not results.
+    #[arg(long, default_value_t = 64)]
+    pub(crate) batch_size: usize,
+}
+
+/// Arguments of `audit`.
+#[derive(Args, Debug)]
+pub(crate) struct Audit {
+    #[command(flatten)]
+    pub(crate) samples: Samples,
+    /// Norm and epsilons, such as `linf:0.5,1,2,4,8` or `l2:0.1sd`; may be repeated.
+    #[arg(long, required = true)]
+    pub(crate) threat: Vec<ThreatSpec>,
+    /// Attacks, separated by commas; settings may follow a name: `pgd(steps=20,restarts=2)`.
+    #[arg(long, default_value = "fgsm,bim,pgd")]
+    pub(crate) attacks: String,
+    /// A gate, such as `robust_accuracy(linf:1) >= 0.5`, judged on the worse end of the interval; may be repeated.
+    #[arg(long)]
+    pub(crate) require: Vec<String>,
+    /// Images in the report: the most striking successes; 0 for a report without patient data.
+    #[arg(long, default_value_t = 6)]
+    pub(crate) include_images: usize,
+    /// Folder for records and report: new, or that of the same audit to be continued.
+    #[arg(long)]
+    pub(crate) out: PathBuf,
+}
+
+/// Arguments of `attack`.
+#[derive(Args, Debug)]
+pub(crate) struct Attack {
+    #[command(flatten)]
+    pub(crate) samples: Samples,
+    /// Attack, with settings if any: `pgd(steps=20)`.
+    #[arg(long, default_value = "pgd")]
+    pub(crate) attack: String,
+    /// Norm and one epsilon, such as `linf:4`.
+    #[arg(long)]
+    pub(crate) threat: ThreatSpec,
+    /// New folder for the perturbed samples.
+    #[arg(long)]
+    pub(crate) out: PathBuf,
+}
+
+/// Arguments of `attacks`.
+#[derive(Args, Debug)]
+pub(crate) struct Attacks {
+    /// Show the settings of this attack.
+    #[arg(value_name = "NAME")]
+    pub(crate) show: Option<String>,
+}
+
+/// Arguments of `run`.
+#[derive(Args, Debug)]
+pub(crate) struct Run {
+    /// ONNX file.
+    pub(crate) model: PathBuf,
+    /// An array (.npy) for each input of the model, in order.
+    #[arg(long, required = true)]
+    pub(crate) input: Vec<PathBuf>,
+    /// Also write the gradient of the sum of the first output by each input.
+    #[arg(long)]
+    pub(crate) gradient: bool,
+    /// New folder for `<output name>.npy`.
+    #[arg(long)]
+    pub(crate) out: PathBuf,
+}

@@ -1,0 +1,85 @@
+//! `nocebo attack`.
+
+use nocebo_core::{DifferentiableModel, Goal, Model, Samples, Seed};
+use nocebo_data::formats::folder;
+use serde_json::json;
+
+use crate::arguments::{Attack, Global};
+use crate::failure::{Failure, OrFail};
+use crate::load;
+use crate::progress::bar;
+
+pub(crate) fn run(arguments: &Attack, global: &Global) -> Result<(), Failure> {
+    if arguments.out.exists() {
+        return Err(Failure::usage(format!(
+            "{} exists; choose another folder, since nothing is written over",
+            arguments.out.display()
+        )));
+    }
+    let (model, data) = load::model_and_samples(&arguments.samples, global)?;
+    let deviation = load::standard_deviation(&arguments.samples.data, &data, global)?;
+    let threat = load::threat(&arguments.threat, data.domain(), deviation)?;
+    let mut named = load::attacks(&arguments.attack)?;
+    let (Some(attack), true) = (named.pop(), named.is_empty()) else {
+        return Err(Failure::usage("--attack: exactly one attack is needed"));
+    };
+
+    let bar = bar(global, data.len() as u64);
+    let mut values = Vec::with_capacity(data.samples().values().len());
+    let mut records = Vec::new();
+    let rows: Vec<usize> = (0..data.len()).collect();
+    for rows in rows.chunks(arguments.samples.batch_size) {
+        let clean = data.samples().select(rows);
+        let labels: Vec<_> = rows.iter().map(|&row| data.labels()[row].clone()).collect();
+        let goal = Goal::Untargeted { labels };
+        let outcome = attack.attack.run(&model, &clean, &goal, &threat, Seed(global.seed)).or_incomplete()?;
+        let mut stored = outcome.perturbed_inputs.clone();
+        stored.rows_mut().for_each(|row| data.domain().store(row));
+        let before = reached(&model, &clean, &goal)?;
+        let computed = reached(&model, &outcome.perturbed_inputs, &goal)?;
+        let after_storage = reached(&model, &stored, &goal)?;
+        for (position, &row) in rows.iter().enumerate() {
+            records.push(json!({
+                "sample": clean.indices()[position],
+                "label": data.labels()[row],
+                "wrong_before": before[position],
+                "success": computed[position],
+                "success_after_storage": after_storage[position],
+                "distance": threat.norm().distance(clean.row(position), outcome.perturbed_inputs.row(position)),
+                "distance_after_storage": threat.norm().distance(clean.row(position), stored.row(position)),
+                "queries": outcome.queries[position].forward,
+                "gradient_queries": outcome.queries[position].backward,
+            }));
+        }
+        values.extend_from_slice(stored.values());
+        bar.inc(rows.len() as u64);
+    }
+    bar.finish_and_clear();
+
+    let stored = Samples::new(values, data.samples().shape())
+        .and_then(|samples| samples.with_indices(data.samples().indices().to_vec()));
+    let count = |field: &str| records.iter().filter(|record| record[field] == true).count();
+    let (success, survived, wrong, all) =
+        (count("success"), count("success_after_storage"), count("wrong_before"), records.len());
+    folder::write(&arguments.out, &data.with_samples(stored.or_incomplete()?).or_incomplete()?).or_usage()?;
+    let summary = json!({
+        "attack": attack.name,
+        "settings": attack.settings,
+        "norm": threat.norm(),
+        "epsilon": threat.epsilon(),
+        "unit": threat.domain().unit().symbol(),
+        "seed": global.seed,
+        "samples": records,
+    });
+    let text = serde_json::to_string_pretty(&summary).or_incomplete()?;
+    nocebo_core::write_file(&arguments.out.join("attack.json"), text.as_bytes()).or_incomplete()?;
+    println!("{all} samples, {wrong} wrong before the attack");
+    println!("{success} wrong as computed, {survived} wrong after rounding to what the file can hold");
+    println!("wrote {}", arguments.out.display());
+    Ok(())
+}
+
+/// Which samples the model decides as the attacker wants.
+fn reached(model: &dyn DifferentiableModel, samples: &Samples, goal: &Goal) -> Result<Vec<bool>, Failure> {
+    Ok(goal.reached(&model.spec().task, &Model::outputs(model, samples).or_incomplete()?))
+}

@@ -1,0 +1,10 @@
+//! One file a command.
+
+pub(crate) mod attack;
+pub(crate) mod attacks;
+pub(crate) mod audit;
+pub(crate) mod demo;
+pub(crate) mod doctor;
+pub(crate) mod harden;
+pub(crate) mod run;
+pub(crate) mod train;

@@ -1,0 +1,203 @@
+//! Models, data, devices, attacks and threats as the commands need them.
+
+use std::path::Path;
+
+use nocebo_core::{Attack, Domain, ModelSpec, Norm, Seed, Task, ThreatModel, ThreatSpec};
+use nocebo_data::{DataError, Dataset, OpenOptions, Split};
+use nocebo_graph::{Device, Graph, GraphModel, onnx};
+
+use crate::arguments::{Global, Samples, SplitName};
+use crate::failure::{Failure, OrFail};
+use crate::progress::note;
+
+impl From<SplitName> for Split {
+    fn from(name: SplitName) -> Self {
+        match name {
+            SplitName::Train => Self::Train,
+            SplitName::Validation => Self::Validation,
+            SplitName::Test => Self::Test,
+        }
+    }
+}
+
+/// Refuses an output file that could not be written, before any work is done for it.
+pub(crate) fn writable(path: &Path) -> Result<(), Failure> {
+    nocebo_core::check_writable(path).map_err(|error| {
+        Failure::usage(format!("{}: cannot be written: {error}; choose another --out", path.display()))
+    })
+}
+
+/// The device of this name.
+pub(crate) fn device(global: &Global) -> Result<Device, Failure> {
+    match global.device.as_str() {
+        "cpu" => Ok(Device::default()),
+        other => Err(Failure::usage(format!("device `{other}`: this build runs on `cpu` only"))),
+    }
+}
+
+/// One split of a data set, with its warnings shown.
+pub(crate) fn data(path: &Path, split: Split, global: &Global) -> Result<Dataset, Failure> {
+    let options = OpenOptions { seed: Seed(global.seed), ..OpenOptions::default() };
+    let data = nocebo_data::open_with(path, split, &options).or_load()?;
+    for warning in data.warnings() {
+        note(global, format!("warning: {warning}"));
+    }
+    Ok(data)
+}
+
+/// One split, or nothing where the data set has none of that name.
+pub(crate) fn optional_data(path: &Path, split: Split, global: &Global) -> Result<Option<Dataset>, Failure> {
+    let options = OpenOptions { seed: Seed(global.seed), ..OpenOptions::default() };
+    match nocebo_data::open_with(path, split, &options) {
+        Ok(data) => Ok(Some(data)),
+        Err(DataError::Empty { .. }) => Ok(None),
+        Err(error) => Err(error).or_load(),
+    }
+}
+
+/// What a model for these data takes and decides.
+pub(crate) fn spec_for(data: &Dataset) -> ModelSpec {
+    let classes = data.class_names().len();
+    let task = if data.is_multi_label() {
+        Task::MultiLabel { thresholds: vec![0.0; classes] }
+    } else {
+        Task::MultiClass { classes }
+    };
+    ModelSpec { domain: data.domain().clone(), task, class_names: data.class_names().to_vec() }
+}
+
+/// A graph with its spec: its own, or for a file from elsewhere what the data say.
+pub(crate) fn graph(path: &Path, data: &Dataset) -> Result<(Graph, ModelSpec), Failure> {
+    let graph = onnx::read(path).or_load()?;
+    let own = graph.spec().or_load()?;
+    let spec = own.unwrap_or_else(|| spec_for(data));
+    if spec.domain.shape() != data.domain().shape() {
+        let message = format!(
+            "{}: takes samples of shape {:?}, but `{}` has {:?}",
+            path.display(),
+            spec.domain.shape(),
+            data.source(),
+            data.domain().shape()
+        );
+        return Err(Failure::usage(message));
+    }
+    if spec.task.classes() != data.class_names().len() {
+        let message = format!(
+            "{}: decides {} classes, but `{}` has {}",
+            path.display(),
+            spec.task.classes(),
+            data.source(),
+            data.class_names().len()
+        );
+        return Err(Failure::usage(message));
+    }
+    Ok((graph, spec))
+}
+
+/// A model with the samples to attack it with.
+pub(crate) fn model_and_samples(samples: &Samples, global: &Global) -> Result<(GraphModel, Dataset), Failure> {
+    let all = data(&samples.data, samples.split.into(), global)?;
+    let (graph, spec) = graph(&samples.model, &all)?;
+    let model = GraphModel::new(graph, spec, &device(global)?).or_load()?;
+    let chosen = if samples.samples == 0 { all } else { all.take(samples.samples, Seed(global.seed)).or_usage()? };
+    if samples.batch_size == 0 {
+        return Err(Failure::usage("--batch-size must be at least 1"));
+    }
+    Ok((model, chosen))
+}
+
+/// Mean standard deviation of the channels of the training samples, for budgets in `sd`; that of the samples at hand where
+/// there are no others.
+pub(crate) fn standard_deviation(path: &Path, at_hand: &Dataset, global: &Global) -> Result<f32, Failure> {
+    let training = optional_data(path, Split::Train, global)?;
+    let deviations = training.as_ref().unwrap_or(at_hand).statistics().standard_deviation;
+    Ok(deviations.iter().sum::<f32>() / deviations.len() as f32)
+}
+
+/// The epsilons of a threat in the unit of the data.
+pub(crate) fn epsilons(
+    threat: &ThreatSpec,
+    domain: &Domain,
+    standard_deviation: f32,
+) -> Result<(Norm, Vec<f32>), Failure> {
+    let resolved = threat.budgets.iter().map(|budget| budget.resolve(domain, standard_deviation));
+    Ok((threat.norm, resolved.collect::<Result<_, _>>().or_usage()?))
+}
+
+/// A threat with exactly one epsilon.
+pub(crate) fn threat(threat: &ThreatSpec, domain: &Domain, standard_deviation: f32) -> Result<ThreatModel, Failure> {
+    match epsilons(threat, domain, standard_deviation)? {
+        (norm, epsilons) if epsilons.len() == 1 => ThreatModel::new(norm, epsilons[0], domain.clone()).or_usage(),
+        (_, epsilons) => {
+            Err(Failure::usage(format!("--threat {threat}: one epsilon is needed here, got {}", epsilons.len())))
+        }
+    }
+}
+
+/// An attack with its name and resolved settings.
+pub(crate) struct NamedAttack {
+    pub(crate) name: String,
+    pub(crate) settings: toml::Table,
+    pub(crate) attack: Box<dyn Attack>,
+}
+
+/// Attacks from text such as `fgsm,pgd(steps=20,restarts=2)`.
+pub(crate) fn attacks(text: &str) -> Result<Vec<NamedAttack>, Failure> {
+    split_outside_parentheses(text).into_iter().map(attack).collect()
+}
+
+fn attack(text: &str) -> Result<NamedAttack, Failure> {
+    let (name, settings) = match text.split_once('(') {
+        Some((name, rest)) => {
+            let Some(inside) = rest.strip_suffix(')') else {
+                return Err(Failure::usage(format!("attack `{text}`: a closing `)` is missing")));
+            };
+            let table: toml::Table =
+                split_outside_parentheses(inside).join("\n").parse().map_err(|error: toml::de::Error| {
+                    Failure::usage(format!(
+                        "attack `{text}`: settings such as (steps=20,loss=\"margin\"): {}",
+                        error.message()
+                    ))
+                })?;
+            (name, table)
+        }
+        None => (text, toml::Table::new()),
+    };
+    let attack = nocebo_attacks::build(name.trim(), settings.clone()).or_usage()?;
+    Ok(NamedAttack { name: text.replace(' ', ""), settings, attack })
+}
+
+/// Parts between commas that stand outside parentheses.
+fn split_outside_parentheses(text: &str) -> Vec<&str> {
+    let (mut parts, mut depth, mut start) = (Vec::new(), 0_usize, 0);
+    for (at, character) in text.char_indices() {
+        match character {
+            '(' | '[' => depth += 1,
+            ')' | ']' => depth = depth.saturating_sub(1),
+            ',' if depth == 0 => {
+                parts.push(text[start..at].trim());
+                start = at + 1;
+            }
+            _ => {}
+        }
+    }
+    parts.push(text[start..].trim());
+    parts.retain(|part| !part.is_empty());
+    parts
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn attacks_are_read_with_their_settings() {
+        let read = attacks("fgsm, pgd(steps=5, loss=\"margin\"),noise").ok().unwrap();
+        let names: Vec<&str> = read.iter().map(|attack| attack.name.as_str()).collect();
+        assert_eq!(names, ["fgsm", "pgd(steps=5,loss=\"margin\")", "noise"]);
+        assert_eq!(read[1].settings["steps"].as_integer(), Some(5));
+        for wrong in ["pgd(steps=5", "pgd(steps)", "pgd(stepz=1)", "nothing", "pgd(steps=0)"] {
+            assert!(attacks(wrong).is_err(), "{wrong}");
+        }
+    }
+}

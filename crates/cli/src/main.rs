@@ -1,0 +1,41 @@
+//! `nocebo`: the command-line program.
+
+#![expect(clippy::print_stdout, reason = "results go to standard output")]
+
+mod arguments;
+mod commands;
+mod failure;
+mod load;
+mod progress;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use arguments::{Arguments, Command, Global};
+use failure::{Failure, OrFail};
+
+fn main() -> ExitCode {
+    let Arguments { command, global } = Arguments::parse();
+    match run(command, &global) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("error: {failure}");
+            failure.code()
+        }
+    }
+}
+
+fn run(command: Command, global: &Global) -> Result<(), Failure> {
+    rayon::ThreadPoolBuilder::new().num_threads(global.threads).build_global().or_usage()?;
+    match command {
+        Command::Demo(demo) => commands::demo::run(&demo, global),
+        Command::Train(train) => commands::train::run(&train, global),
+        Command::Harden(harden) => commands::harden::run(&harden, global),
+        Command::Audit(audit) => commands::audit::run(&audit, global),
+        Command::Attack(attack) => commands::attack::run(&attack, global),
+        Command::Attacks(attacks) => commands::attacks::run(&attacks),
+        Command::Run(run) => commands::run::run(&run, global),
+        Command::Doctor => commands::doctor::run(global),
+    }
+}

@@ -1,0 +1,102 @@
+//! One module a format, reading and writing.
+
+pub mod folder;
+mod labels;
+pub mod nifti;
+pub mod npy;
+pub mod npz;
+mod picture;
+mod zip;
+
+use std::fs::File;
+use std::io::{self, BufWriter, Write};
+use std::path::{Path, PathBuf};
+
+use nocebo_core::Domain;
+
+use crate::DataError;
+
+/// 8 or 16 when the domain holds whole numbers from 0 that fit an unsigned type of so many bits.
+pub(crate) fn grey_bits(domain: &Domain) -> Option<u8> {
+    let whole = |values: &[f32]| values.iter().all(|value| value.fract() == 0.0 && *value >= 0.0);
+    let steps = domain.resolution();
+    if !(whole(domain.lower()) && whole(steps) && steps.iter().all(|&step| step > 0.0)) {
+        return None;
+    }
+    let greatest = domain.upper().iter().copied().fold(0.0, f32::max);
+    [(255.0, 8), (65535.0, 16)].into_iter().find(|(limit, _)| greatest <= *limit).map(|(_, bits)| bits)
+}
+
+/// Last part of a path, for messages: they name no folders of the user's machine.
+pub(crate) fn file_name(path: &Path) -> String {
+    let name = path.file_name().map(|name| name.to_string_lossy().into_owned());
+    name.unwrap_or_else(|| path.display().to_string())
+}
+
+/// Writes a file under a temporary name beside `path` and gives it its name when it is complete and on the disk.
+pub(crate) fn write_new_file(
+    path: &Path,
+    write: impl FnOnce(&mut BufWriter<File>) -> io::Result<()>,
+) -> Result<(), DataError> {
+    let file = file_name(path);
+    let partial = partial_name(path)?;
+    let written = File::create_new(&partial).and_then(|created| {
+        let mut writer = BufWriter::new(created);
+        write(&mut writer)?;
+        writer.flush()?;
+        writer.get_ref().sync_all()?;
+        rename_new(&partial, path)
+    });
+    written.map_err(|source| {
+        // The first error is the one to report.
+        let _ = std::fs::remove_file(&partial);
+        DataError::Write { file, source }
+    })
+}
+
+/// Fills a folder under a temporary name beside `path` and gives it its name when it is complete.
+pub(crate) fn write_new_folder(
+    path: &Path,
+    fill: impl FnOnce(&Path) -> Result<(), DataError>,
+) -> Result<(), DataError> {
+    let folder = file_name(path);
+    let partial = partial_name(path)?;
+    std::fs::create_dir(&partial).map_err(DataError::writing(&folder))?;
+    let filled = fill(&partial).and_then(|()| rename_new(&partial, path).map_err(DataError::writing(&folder)));
+    if filled.is_err() {
+        // The first error is the one to report.
+        let _ = std::fs::remove_dir_all(&partial);
+    }
+    filled
+}
+
+/// A name beside `path` that says that the content is incomplete.
+fn partial_name(path: &Path) -> Result<PathBuf, DataError> {
+    if path.symlink_metadata().is_ok() {
+        return Err(DataError::Exists { file: file_name(path) });
+    }
+    let name = format!(".{}.partial-{}", file_name(path), std::process::id());
+    Ok(path.with_file_name(name))
+}
+
+fn rename_new(from: &Path, to: &Path) -> io::Result<()> {
+    if to.symlink_metadata().is_ok() {
+        return Err(io::Error::from(io::ErrorKind::AlreadyExists));
+    }
+    std::fs::rename(from, to)
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use std::path::{Path, PathBuf};
+
+    /// Real data beside the checkout, or a loud note that a test was skipped.
+    pub(crate) fn shared(name: &str) -> Option<PathBuf> {
+        let path = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../../shared/data")).join(name);
+        if path.exists() {
+            return Some(path);
+        }
+        eprintln!("skipped: ../shared/data/{name} not found");
+        None
+    }
+}

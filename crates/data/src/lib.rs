@@ -1,0 +1,60 @@
+//! Medical data in physical units: formats read and written, splits by patient, and phantoms.
+//!
+//! [`open`] recognises a data set by its content and returns a [`Dataset`]: samples with labels, and a
+//! [`Domain`](nocebo_core::Domain) that says what the numbers mean and which numbers can be stored. Nothing is
+//! normalised or resized here: that belongs to the model.
+//!
+//! Formats have one module each in [`formats`], phantoms one module a modality in [`phantoms`].
+
+pub mod dataset;
+pub mod error;
+pub mod formats;
+pub mod options;
+pub mod phantoms;
+pub mod split;
+
+use std::path::Path;
+
+pub use dataset::{Dataset, Statistics, Warning};
+pub use error::DataError;
+pub use options::{Limits, OpenOptions};
+pub use split::{Fractions, Split, leaks};
+
+/// Reads one split of a data set with the default [`OpenOptions`].
+///
+/// `path` is an `.npz` file in the manner of MedMNIST, or a folder of PNG or JPEG pictures with a `labels.csv` or one
+/// folder a class; see [`formats::npz`] and [`formats::folder`].
+///
+/// # Errors
+///
+/// When nothing can be read, the content is of another kind, malformed, too large or inconsistent, or the split is
+/// empty.
+pub fn open(path: impl AsRef<Path>, split: Split) -> Result<Dataset, DataError> {
+    open_with(path, split, &OpenOptions::default())
+}
+
+/// Reads one split of a data set.
+///
+/// # Errors
+///
+/// As [`open`], and when an option is unusable.
+pub fn open_with(path: impl AsRef<Path>, split: Split, options: &OpenOptions) -> Result<Dataset, DataError> {
+    let path = path.as_ref();
+    let file = formats::file_name(path);
+    let metadata = std::fs::metadata(path).map_err(DataError::reading(&file))?;
+    if metadata.is_dir() {
+        return formats::folder::read(path, split, options);
+    }
+    if !metadata.is_file() {
+        return Err(DataError::format(&file, "kind of file", "a regular file or a folder", "something else"));
+    }
+    let extension = path.extension().map(|extension| extension.to_string_lossy().to_ascii_lowercase());
+    match extension.as_deref() {
+        Some("npz") => formats::npz::read(path, split, options),
+        _ => Err(DataError::refused(
+            &file,
+            "a file of an unknown kind",
+            "give an .npz file in the manner of MedMNIST, or a folder of PNG or JPEG pictures",
+        )),
+    }
+}
