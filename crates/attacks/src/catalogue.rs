@@ -31,12 +31,17 @@ use crate::gradient::saliency_map::{SaliencyMap, SaliencyMapConfig};
 use crate::gradient::super_deep_fool::{SuperDeepFool, SuperDeepFoolConfig};
 use crate::minimum_norm::augmented_lagrangian::{AugmentedLagrangian, AugmentedLagrangianConfig};
 use crate::minimum_norm::box_lbfgs::{BoxLbfgs, BoxLbfgsConfig};
+use crate::minimum_norm::brendel_bethge::{BrendelBethge, BrendelBethgeConfig};
+use crate::minimum_norm::carlini_wagner_l0::{CarliniWagnerL0, CarliniWagnerL0Config};
 use crate::minimum_norm::carlini_wagner_l2::{CarliniWagnerL2, CarliniWagnerL2Config};
+use crate::minimum_norm::carlini_wagner_linf::{CarliniWagnerLinf, CarliniWagnerLinfConfig};
 use crate::minimum_norm::decoupled_direction_norm::{DecoupledDirectionNorm, DecoupledDirectionNormConfig};
 use crate::minimum_norm::elastic_net::{ElasticNet, ElasticNetConfig};
+use crate::minimum_norm::fab::{Fab, FabConfig};
 use crate::minimum_norm::fast_minimum_norm::{FastMinimumNorm, FastMinimumNormConfig};
 use crate::minimum_norm::primal_dual::{PrimalDual, PrimalDualConfig};
 use crate::minimum_norm::sigma_zero::{SigmaZero, SigmaZeroConfig};
+use crate::minimum_norm::targeted_fab::{TargetedFab, TargetedFabConfig};
 use crate::score::square::{Square, SquareConfig};
 use crate::transfer::admix::{Admix, AdmixConfig};
 use crate::transfer::di_fgsm::{DiFgsm, DiFgsmConfig};
@@ -125,9 +130,14 @@ const CATALOGUE: &[Entry<dyn Attack>] = &[
     // minimum norm
     entry::<BoxLbfgs, BoxLbfgsConfig>(BoxLbfgs::INFO),
     entry::<CarliniWagnerL2, CarliniWagnerL2Config>(CarliniWagnerL2::INFO),
+    entry::<CarliniWagnerL0, CarliniWagnerL0Config>(CarliniWagnerL0::INFO),
+    entry::<CarliniWagnerLinf, CarliniWagnerLinfConfig>(CarliniWagnerLinf::INFO),
     entry::<DecoupledDirectionNorm, DecoupledDirectionNormConfig>(DecoupledDirectionNorm::INFO),
     entry::<FastMinimumNorm, FastMinimumNormConfig>(FastMinimumNorm::INFO),
     entry::<SigmaZero, SigmaZeroConfig>(SigmaZero::INFO),
+    entry::<Fab, FabConfig>(Fab::INFO),
+    entry::<TargetedFab, TargetedFabConfig>(TargetedFab::INFO),
+    entry::<BrendelBethge, BrendelBethgeConfig>(BrendelBethge::INFO),
     entry::<ElasticNet, ElasticNetConfig>(ElasticNet::INFO),
     entry::<PrimalDual, PrimalDualConfig>(PrimalDual::INFO),
     entry::<AugmentedLagrangian, AugmentedLagrangianConfig>(AugmentedLagrangian::INFO),
