@@ -13,6 +13,9 @@ use crate::gradient::iterative_least_likely::IterativeLeastLikely;
 use crate::gradient::one_step_target::{OneStepTarget, OneStepTargetConfig};
 use crate::gradient::pgd::{Pgd, PgdConfig};
 use crate::gradient::random_start_fgsm::{RandomStartFgsm, RandomStartFgsmConfig};
+use crate::spatial::affine::{AffineAttack, AffineAttackConfig};
+use crate::spatial::deformation::{Deformation, DeformationConfig};
+use crate::spatial::st_adv::{StAdv, StAdvConfig};
 use crate::transfer::admix::{Admix, AdmixConfig};
 use crate::transfer::di_fgsm::{DiFgsm, DiFgsmConfig};
 use crate::transfer::emi_fgsm::{EmiFgsm, EmiFgsmConfig};
@@ -89,6 +92,10 @@ const CATALOGUE: &[Entry<dyn Attack>] = &[
     entry::<TiFgsm, TiFgsmConfig>(TiFgsm::INFO),
     entry::<VmiFgsm, VmiFgsmConfig>(VmiFgsm::INFO),
     entry::<EnsembleAttack, EnsembleAttackConfig>(EnsembleAttack::INFO),
+    // spatial
+    entry::<StAdv, StAdvConfig>(StAdv::INFO),
+    entry::<AffineAttack, AffineAttackConfig>(AffineAttack::INFO),
+    entry::<Deformation, DeformationConfig>(Deformation::INFO),
 ];
 
 /// Attacks that learn from samples first.

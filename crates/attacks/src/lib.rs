@@ -5,6 +5,7 @@
 //! | [`gradient`] | gradients of the model, a fixed budget |
 //! | [`transfer`] | gradients of one model, to fool another |
 //! | [`universal`] | gradients on a set of samples, for one change that serves all |
+//! | [`spatial`] | gradients, to move content instead of changing values |
 //! | [`control`] | nothing: changes of equal size that an attack must beat |
 //!
 //! [`catalogue::build`] makes any of them from its name and settings. An attack that learns from a set of samples first
@@ -15,6 +16,7 @@ pub mod catalogue;
 pub mod control;
 pub mod fit;
 pub mod gradient;
+pub mod spatial;
 pub mod transfer;
 pub mod transformation;
 pub mod universal;
