@@ -13,6 +13,11 @@ use crate::gradient::iterative_least_likely::IterativeLeastLikely;
 use crate::gradient::one_step_target::{OneStepTarget, OneStepTargetConfig};
 use crate::gradient::pgd::{Pgd, PgdConfig};
 use crate::gradient::random_start_fgsm::{RandomStartFgsm, RandomStartFgsmConfig};
+use crate::physical::adv_cam::{AdvCam, AdvCamConfig};
+use crate::physical::eot::{Eot, EotConfig};
+use crate::physical::masked_patch::{MaskedPatch, MaskedPatchConfig};
+use crate::physical::robust_momentum::{RobustMomentum, RobustMomentumConfig};
+use crate::physical::rp2::{Rp2, Rp2Config};
 use crate::spatial::affine::{AffineAttack, AffineAttackConfig};
 use crate::spatial::deformation::{Deformation, DeformationConfig};
 use crate::spatial::st_adv::{StAdv, StAdvConfig};
@@ -96,6 +101,12 @@ const CATALOGUE: &[Entry<dyn Attack>] = &[
     entry::<StAdv, StAdvConfig>(StAdv::INFO),
     entry::<AffineAttack, AffineAttackConfig>(AffineAttack::INFO),
     entry::<Deformation, DeformationConfig>(Deformation::INFO),
+    // physical
+    entry::<Eot, EotConfig>(Eot::INFO),
+    entry::<Rp2, Rp2Config>(Rp2::INFO),
+    entry::<MaskedPatch, MaskedPatchConfig>(MaskedPatch::INFO),
+    entry::<AdvCam, AdvCamConfig>(AdvCam::INFO),
+    entry::<RobustMomentum, RobustMomentumConfig>(RobustMomentum::INFO),
 ];
 
 /// Attacks that learn from samples first.

@@ -6,6 +6,7 @@
 //! | [`transfer`] | gradients of one model, to fool another |
 //! | [`universal`] | gradients on a set of samples, for one change that serves all |
 //! | [`spatial`] | gradients, to move content instead of changing values |
+//! | [`physical`] | gradients, to survive printing, light and movement |
 //! | [`control`] | nothing: changes of equal size that an attack must beat |
 //!
 //! [`catalogue::build`] makes any of them from its name and settings. An attack that learns from a set of samples first
@@ -16,6 +17,7 @@ pub mod catalogue;
 pub mod control;
 pub mod fit;
 pub mod gradient;
+pub mod physical;
 pub mod spatial;
 pub mod transfer;
 pub mod transformation;
