@@ -42,7 +42,15 @@ use crate::minimum_norm::fast_minimum_norm::{FastMinimumNorm, FastMinimumNormCon
 use crate::minimum_norm::primal_dual::{PrimalDual, PrimalDualConfig};
 use crate::minimum_norm::sigma_zero::{SigmaZero, SigmaZeroConfig};
 use crate::minimum_norm::targeted_fab::{TargetedFab, TargetedFabConfig};
+use crate::physical::adv_cam::{AdvCam, AdvCamConfig};
+use crate::physical::eot::{Eot, EotConfig};
+use crate::physical::masked_patch::{MaskedPatch, MaskedPatchConfig};
+use crate::physical::robust_momentum::{RobustMomentum, RobustMomentumConfig};
+use crate::physical::rp2::{Rp2, Rp2Config};
 use crate::score::square::{Square, SquareConfig};
+use crate::spatial::affine::{AffineAttack, AffineAttackConfig};
+use crate::spatial::deformation::{Deformation, DeformationConfig};
+use crate::spatial::st_adv::{StAdv, StAdvConfig};
 use crate::transfer::admix::{Admix, AdmixConfig};
 use crate::transfer::di_fgsm::{DiFgsm, DiFgsmConfig};
 use crate::transfer::emi_fgsm::{EmiFgsm, EmiFgsmConfig};
@@ -153,6 +161,16 @@ const CATALOGUE: &[Entry<dyn Attack>] = &[
     entry::<TiFgsm, TiFgsmConfig>(TiFgsm::INFO),
     entry::<VmiFgsm, VmiFgsmConfig>(VmiFgsm::INFO),
     entry::<EnsembleAttack, EnsembleAttackConfig>(EnsembleAttack::INFO),
+    // spatial
+    entry::<StAdv, StAdvConfig>(StAdv::INFO),
+    entry::<AffineAttack, AffineAttackConfig>(AffineAttack::INFO),
+    entry::<Deformation, DeformationConfig>(Deformation::INFO),
+    // physical
+    entry::<Eot, EotConfig>(Eot::INFO),
+    entry::<Rp2, Rp2Config>(Rp2::INFO),
+    entry::<MaskedPatch, MaskedPatchConfig>(MaskedPatch::INFO),
+    entry::<AdvCam, AdvCamConfig>(AdvCam::INFO),
+    entry::<RobustMomentum, RobustMomentumConfig>(RobustMomentum::INFO),
 ];
 
 /// Attacks that learn from samples first.

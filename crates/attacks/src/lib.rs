@@ -9,6 +9,8 @@
 //! | [`universal`] | gradients on a set of samples, for one change that serves all |
 //! | [`score`] | scores: outputs of the model, no gradient |
 //! | [`decision`] | decisions only |
+//! | [`spatial`] | gradients, to move content instead of changing values |
+//! | [`physical`] | gradients, to survive printing, light and movement |
 //! | [`control`] | nothing: changes of equal size that an attack must beat |
 //!
 //! [`catalogue::build`] makes any of them from its name and settings. An attack that learns from a set of samples first
@@ -26,7 +28,9 @@ pub mod gradient;
 pub mod line_search;
 pub mod minimum_norm;
 mod nearest;
+pub mod physical;
 pub mod score;
+pub mod spatial;
 pub mod transfer;
 pub mod transformation;
 pub mod universal;
