@@ -16,12 +16,12 @@
 //! arXiv:2103.01208, section 3 (with its decreasing radii). Constants as in the authors' AutoAttack.
 //!
 //! Differs from the source: a sample stops at the first point that reaches the goal; where none does, the point with
-//! the best objective is returned. L2 projects onto ball ∩ bounds at once. Elements outside the region of interest
-//! take no part in norms, signs and the sparse choice, and changes within the rounding of floats do not count as such. The first comparison of two objectives is that of the starting
-//! point with the first step (the paper's; AutoAttack compares the first step with 0). The random start of L1 has the
-//! range of the bounds as standard deviation, which is the source's 1 on data in [0, 1]. Of equal |g| the first are
-//! chosen (AutoAttack moves all, and stands still in L1 where most are equal). An infinite epsilon counts as the size of
-//! the bounds.
+//! the best objective is returned. L2 projects onto ball ∩ bounds at once. Elements outside the region of interest take
+//! no part in norms, signs and the sparse choice, and changes within the rounding of floats do not count as such. The
+//! first comparison of two objectives is that of the starting point with the first step (the paper's; AutoAttack compares
+//! the first step with 0). The random start of L1 has the range of the bounds as standard deviation, which is the source's
+//! 1 on data in [0, 1]. Of equal |g| the first are chosen (AutoAttack moves all, and stands still in L1 where most are
+//! equal). An infinite epsilon counts as the size of the bounds.
 
 use rand::RngExt;
 use serde::{Deserialize, Serialize};
