@@ -6,6 +6,12 @@ use serde::de::DeserializeOwned;
 use nocebo_core::{Attack, AttackInfo, Error};
 
 use crate::control::noise::{Noise, NoiseConfig};
+use crate::decision::boundary::{Boundary, BoundaryConfig};
+use crate::decision::geoda::{GeoDa, GeoDaConfig};
+use crate::decision::hop_skip_jump::{HopSkipJump, HopSkipJumpConfig};
+use crate::decision::rays::{RayS, RaySConfig};
+use crate::decision::sign_opt::{SignOpt, SignOptConfig};
+use crate::decision::surfree::{SurFree, SurFreeConfig};
 use crate::gradient::basic_iterative::{BasicIterative, BasicIterativeConfig};
 use crate::gradient::fast_gradient::{FastGradient, FastGradientConfig};
 use crate::gradient::iterative_least_likely::IterativeLeastLikely;
@@ -54,6 +60,12 @@ const CATALOGUE: &[Entry] = &[
     entry::<RandomStartFgsm, RandomStartFgsmConfig>(RandomStartFgsm::INFO),
     entry::<Pgd, PgdConfig>(Pgd::INFO),
     entry::<Square, SquareConfig>(Square::INFO),
+    entry::<HopSkipJump, HopSkipJumpConfig>(HopSkipJump::INFO),
+    entry::<Boundary, BoundaryConfig>(Boundary::INFO),
+    entry::<RayS, RaySConfig>(RayS::INFO),
+    entry::<SignOpt, SignOptConfig>(SignOpt::INFO),
+    entry::<SurFree, SurFreeConfig>(SurFree::INFO),
+    entry::<GeoDa, GeoDaConfig>(GeoDa::INFO),
 ];
 
 /// What each attack is, in the order of the catalogue.
