@@ -10,6 +10,7 @@ use nocebo_graph::operators::{
 };
 use nocebo_graph::{Device, ElementType, Executor, Graph, Input, Node, Tensor};
 
+#[expect(clippy::needless_pass_by_value, reason = "a table of literal calls")]
 fn run(operator: impl Into<Operator>, inputs: Vec<Tensor>, constants: Vec<Tensor>, outputs: usize) -> Vec<Tensor> {
     let mut graph = Graph::default();
     let mut names = Vec::new();
