@@ -126,7 +126,7 @@ fn check(name: &str, operator: impl Into<Operator>, inputs: Vec<Value>, outputs:
         assert!(greatest.is_finite() && greatest > 0.0, "{name}: gradient by input {index} is {greatest}");
         for element in 0..points[index].len() {
             let moved = |by: f32| {
-                let mut moved = points.to_vec();
+                let mut moved = points.clone();
                 let mut numbers = moved[index].to_f32().into_owned();
                 numbers[element] += by;
                 moved[index] = Tensor::floats(points[index].shape(), numbers).unwrap();
