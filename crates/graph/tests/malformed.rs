@@ -1,5 +1,7 @@
 //! Files that are damaged, hostile or something else: each gives an error, none a panic or an allocation beyond reason.
 
+#![expect(clippy::unwrap_used, reason = "a test stops at the first thing that is not there")]
+
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;

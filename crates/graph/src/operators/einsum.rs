@@ -72,22 +72,17 @@ impl Einsum {
         let mut unnamed: Vec<Label> = all().filter(|label| matches!(label, Label::Unnamed(_))).collect();
         unnamed.sort_by(|a, b| b.cmp(a));
         unnamed.dedup();
-        let result = match right {
-            Some(term) => {
-                let spelled = if term.contains("...") { unnamed.len() } else { 0 };
-                let named = term.replace("...", "").chars().count();
-                labels(term, named + spelled)?
-            }
+        let result = if let Some(term) = right {
+            let spelled = if term.contains("...") { unnamed.len() } else { 0 };
+            let named = term.replace("...", "").chars().count();
+            labels(term, named + spelled)?
+        } else {
             // Without an arrow: the ellipsis, then the letters that stand once, in alphabetical order.
-            None => {
-                let mut once: Vec<Label> = all()
-                    .filter(|label| {
-                        matches!(label, Label::Letter(_)) && all().filter(|other| other == label).count() == 1
-                    })
-                    .collect();
-                once.sort_unstable();
-                unnamed.into_iter().chain(once).collect()
-            }
+            let mut once: Vec<Label> = all()
+                .filter(|label| matches!(label, Label::Letter(_)) && all().filter(|other| other == label).count() == 1)
+                .collect();
+            once.sort_unstable();
+            unnamed.into_iter().chain(once).collect()
         };
         for (index, label) in result.iter().enumerate() {
             if result[..index].contains(label) || !all().any(|other| other == *label) {

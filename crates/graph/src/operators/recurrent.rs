@@ -10,7 +10,7 @@
 
 use super::{Activation, Arguments, Behaviour, Fact, Facts, Source, Target, output_shape};
 use crate::value::{DeviceTensor, Value};
-use crate::{ElementType, OperatorError, Tensor};
+use crate::{OperatorError, Tensor};
 
 /// Which recurrent layer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -80,7 +80,7 @@ pub struct Recurrent {
 
 /// An activation by its name in these operators, whose parameters come from two lists in turn.
 fn activation(name: &str, alphas: &mut Vec<f32>, betas: &mut Vec<f32>) -> Result<Activation, OperatorError> {
-    let mut next = |list: &mut Vec<f32>, default: f32| if list.is_empty() { default } else { list.remove(0) };
+    let next = |list: &mut Vec<f32>, default: f32| if list.is_empty() { default } else { list.remove(0) };
     Ok(match name.to_ascii_lowercase().as_str() {
         "relu" => Activation::Relu,
         "tanh" => Activation::Tanh,
