@@ -20,11 +20,6 @@ impl<'a> Nearest<'a> {
         self.sizes[row]
     }
 
-    /// The point kept for this row; the clean one when there is none.
-    pub(crate) fn point(&self, row: usize) -> &[f32] {
-        self.found.row(row)
-    }
-
     /// Keeps a point that reached the goal when its change is smaller than the one kept.
     pub(crate) fn offer(&mut self, row: usize, point: &[f32], size: f64) {
         if size < self.sizes[row] {
