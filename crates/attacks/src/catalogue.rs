@@ -11,6 +11,12 @@ use crate::control::gaussian_blur::{GaussianBlur, GaussianBlurConfig};
 use crate::control::noise::{Noise, NoiseConfig};
 use crate::control::salt_and_pepper::{SaltAndPepper, SaltAndPepperConfig};
 use crate::control::single_pixel::{SinglePixel, SinglePixelConfig};
+use crate::decision::boundary::{Boundary, BoundaryConfig};
+use crate::decision::geoda::{GeoDa, GeoDaConfig};
+use crate::decision::hop_skip_jump::{HopSkipJump, HopSkipJumpConfig};
+use crate::decision::rays::{RayS, RaySConfig};
+use crate::decision::sign_opt::{SignOpt, SignOptConfig};
+use crate::decision::surfree::{SurFree, SurFreeConfig};
 use crate::fit::FitAttack;
 use crate::frequency::low_frequency::{LowFrequency, LowFrequencyConfig};
 use crate::frequency::vafa::{Vafa, VafaConfig};
@@ -151,6 +157,13 @@ const CATALOGUE: &[Entry<dyn Attack>] = &[
     entry::<AugmentedLagrangian, AugmentedLagrangianConfig>(AugmentedLagrangian::INFO),
     // score
     entry::<Square, SquareConfig>(Square::INFO),
+    // decision
+    entry::<HopSkipJump, HopSkipJumpConfig>(HopSkipJump::INFO),
+    entry::<Boundary, BoundaryConfig>(Boundary::INFO),
+    entry::<RayS, RaySConfig>(RayS::INFO),
+    entry::<SignOpt, SignOptConfig>(SignOpt::INFO),
+    entry::<SurFree, SurFreeConfig>(SurFree::INFO),
+    entry::<GeoDa, GeoDaConfig>(GeoDa::INFO),
     // transfer
     entry::<MiFgsm, MiFgsmConfig>(MiFgsm::INFO),
     entry::<NiFgsm, MiFgsmConfig>(NiFgsm::INFO),

@@ -45,6 +45,9 @@ impl Graph {
     }
 }
 
+/// Logits, objectives and input gradients of the samples of one pass.
+type Pulled = (Vec<f32>, Vec<f32>, Vec<f32>);
+
 /// A network on a device, with what it takes and decides.
 ///
 /// The first input of the graph takes the samples, `[batch, ...]`, and its first output gives the logits; where it ends in
@@ -143,7 +146,7 @@ impl GraphModel {
         Ok(logits.concat())
     }
 
-    /// One forward and one backward pass.
+    /// Logits, objectives and input gradients of the samples of one pass.
     fn pull_back(&self, inputs: &Samples, rows: Range<usize>, objective: &dyn Objective) -> Result<Pulled, Error> {
         let width = self.spec.task.outputs();
         let leaf = self.input(inputs, &rows).tracked();
@@ -166,19 +169,12 @@ impl GraphModel {
         let pulled = pulled.ok_or_else(|| no_gradient("the input", &execution.cuts))?;
         let mut slopes = pulled.to_floats().map_err(|reason| Error::graph("gradient", "values", reason))?;
         slopes.truncate(rows.len() * inputs.elements());
-        Ok(Pulled { logits, values, slopes })
+        Ok((logits, values, slopes))
     }
 
     fn wrap(&self, values: Vec<f32>, inputs: &Samples) -> Result<Outputs, nocebo_core::Error> {
         Ok(Samples::new(values, &[self.spec.task.outputs()])?.with_indices(inputs.indices().to_vec())?.into())
     }
-}
-
-/// Logits, objectives and input gradients of the samples of one pass.
-struct Pulled {
-    logits: Vec<f32>,
-    values: Vec<f32>,
-    slopes: Vec<f32>,
 }
 
 fn floats(value: &Value) -> Result<Vec<f32>, Error> {
@@ -213,10 +209,10 @@ impl DifferentiableModel for GraphModel {
         let pass = |rows| self.pull_back(inputs, rows, objective).map_err(boxed);
         let passes: Vec<_> = self.passes(inputs).into_par_iter().map(pass).collect::<Result<_, _>>()?;
         let (mut logits, mut values, mut slopes) = (Vec::new(), Vec::new(), Vec::with_capacity(inputs.values().len()));
-        for pass in passes {
-            logits.extend(pass.logits);
-            values.extend(pass.values);
-            slopes.extend(pass.slopes);
+        for (part, part_values, part_slopes) in passes {
+            logits.extend(part);
+            values.extend(part_values);
+            slopes.extend(part_slopes);
         }
         Ok(Gradient {
             outputs: self.wrap(logits, inputs)?,
@@ -325,8 +321,8 @@ mod tests {
         graph.metadata.clear();
         assert_eq!(graph.spec().unwrap(), None);
         graph.set_spec(small.spec()).unwrap();
-        let graph_file = crate::onnx::to_bytes(&graph).unwrap();
-        let mut graph = crate::onnx::read_bytes(&graph_file).unwrap();
+        let file = crate::onnx::to_bytes(&graph).unwrap();
+        let mut graph = crate::onnx::read_bytes(&file).unwrap();
         assert_eq!(graph.spec().unwrap().as_ref(), Some(small.spec()));
         graph.metadata.insert("nocebo.spec".to_owned(), "{".to_owned());
         assert!(graph.spec().is_err());

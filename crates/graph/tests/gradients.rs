@@ -3,7 +3,7 @@
 //! Inputs are multiples of 0.1, shifted by 0.05 and shuffled, so that no value stands at a kink and no two are equal. Each
 //! element is moved by ±0.01; outputs are weighted and summed in 64 bits.
 
-#![expect(clippy::unwrap_used, reason = "a test stops at the first thing that is not there")]
+#![expect(clippy::unwrap_used, reason = "what cannot be read or computed is a failed test")]
 
 use std::sync::Arc;
 

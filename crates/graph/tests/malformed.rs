@@ -1,6 +1,6 @@
 //! Files that are damaged, hostile or something else: each gives an error, none a panic or an allocation beyond reason.
 
-#![expect(clippy::unwrap_used, reason = "a test stops at the first thing that is not there")]
+#![expect(clippy::unwrap_used, reason = "what cannot be read or computed is a failed test")]
 
 use std::collections::BTreeMap;
 use std::path::Path;

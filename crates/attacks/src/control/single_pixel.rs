@@ -103,6 +103,7 @@ impl Attack for SinglePixel {
         let mut rows: Vec<usize> = (0..inputs.len()).collect();
         // The strongest change first, and only where it reaches the goal a weaker one.
         let search = LineSearch { doublings: 1, bisections: self.0.bisections };
+        #[expect(clippy::needless_range_loop, reason = "all rows try the same place of their own draw")]
         for place in 0..drawn.iter().map(Vec::len).max().unwrap_or(0) {
             for ends in [domain.upper(), domain.lower()] {
                 search.run(problem, &mut nearest, &rows, |row, magnitude| {

@@ -16,7 +16,7 @@
 //! `AdvDrop`, Duan et al. 2021, arXiv:2108.09034.
 //!
 //! Differs from the source: the perturbed slices are not stretched to the whole range again, which would change every
-//! value; the structural similarity term is left out, because q_max limits the change; blocks at the far ends of a
+//! value; the structural similarity term is left out, because `q_max` limits the change; blocks at the far ends of a
 //! sample may be smaller; a sample stops at the first point that reaches the goal. Signals and images are ours.
 
 use serde::{Deserialize, Serialize};
@@ -45,7 +45,7 @@ pub struct VafaConfig {
 }
 
 impl Default for VafaConfig {
-    /// The paper's for q_max 20; the other constants are those of the authors' code.
+    /// The paper's for `q_max` 20; the other constants are those of the authors' code.
     fn default() -> Self {
         Self { loss: Loss::CrossEntropy, q_max: 20.0, q_min: 5.0, q_step: 1.0, block: 8, steps: 20 }
     }

@@ -100,7 +100,7 @@ impl Attack for FineFool {
         let mut active = ActiveSet::new(problem);
         let mut current = problem.inputs.clone();
         search.run(problem, &mut active, &mut current, |gradient, point| {
-            let attention = normalised(smoothed(&summed(gradient, channels, |slope| slope.abs()), height, width));
+            let attention = normalised(smoothed(&summed(gradient, channels, f32::abs), height, width));
             let contours = normalised(contours(point, channels, height, width));
             let weighted: Vec<f32> = gradient
                 .iter()

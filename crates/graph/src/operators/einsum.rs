@@ -78,9 +78,9 @@ impl Einsum {
             labels(term, named + spelled)?
         } else {
             // Without an arrow: the ellipsis, then the letters that stand once, in alphabetical order.
-            let mut once: Vec<Label> = all()
-                .filter(|label| matches!(label, Label::Letter(_)) && all().filter(|other| other == label).count() == 1)
-                .collect();
+            let is_single =
+                |label: &Label| matches!(label, Label::Letter(_)) && all().filter(|other| other == label).count() == 1;
+            let mut once: Vec<Label> = all().filter(is_single).collect();
             once.sort_unstable();
             unnamed.into_iter().chain(once).collect()
         };
