@@ -63,3 +63,30 @@ impl<'a> Nearest<'a> {
 pub(crate) fn can_pay(problem: &AttackProblem<'_>, row: usize, queries: u32) -> bool {
     problem.oracle.remaining(problem.inputs.indices()[row]) >= queries
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use nocebo_core::{Goal, Norm, Oracle, Seed, ThreatModel};
+    use nocebo_testkit::suite;
+
+    #[test]
+    fn keeps_the_nearest_and_gives_back_the_clean_sample_beyond_epsilon() {
+        let (model, inputs) = (suite::linear_pair(), suite::ct_samples().select(&[0, 1]));
+        let goal = Goal::Untargeted { labels: suite::decided(&model, &inputs) };
+        let threat = ThreatModel::new(Norm::Linf, 5.0, suite::ct_domain()).unwrap();
+        let oracle = Oracle::new(&model, Some(2));
+        let problem = AttackProblem { oracle: &oracle, inputs: &inputs, goal: &goal, threat: &threat, seed: Seed(1) };
+        let away = |row: usize, by: f32| inputs.row(row).iter().map(|value| value + by).collect::<Vec<_>>();
+        let mut nearest = Nearest::new(&problem);
+        assert!(nearest.found(0).is_none() && can_pay(&problem, 0, 2) && !can_pay(&problem, 0, 3));
+        for by in [4.0, 2.0, 3.0] {
+            nearest.offer(0, &away(0, by));
+        }
+        assert_eq!(nearest.found(0), Some(away(0, 2.0).as_slice()));
+        nearest.offer(1, &away(1, 6.0));
+        let found = nearest.finish();
+        assert_eq!(found.success, [true, false]);
+        assert_eq!((found.inputs.row(0), found.inputs.row(1)), (away(0, 2.0).as_slice(), inputs.row(1)));
+    }
+}

@@ -143,14 +143,26 @@ mod tests {
         let domain = Domain::grey_levels(&[2, 3, 2], 255.0).unwrap();
         let weights = (0..12).map(|at| f32::from(u8::from(at % 6 == 4))).collect();
         let model = Linear::new(domain.clone(), Task::Binary { threshold: 240.0 }, vec![weights], vec![0.0]);
-        let inputs = Samples::new(vec![100.0; 12], &[2, 3, 2]).unwrap();
+        let inputs = Samples::new(vec![100.0; 8 * 12], &[2, 3, 2]).unwrap();
         let goal = Goal::Untargeted { labels: suite::decided(&model, &inputs) };
         let threat = ThreatModel::new(Norm::L2, f32::INFINITY, domain).unwrap();
         let outcome = attack(6).run(&model, &inputs, &goal, &threat, Seed(1)).unwrap();
-        assert!(outcome.success[0]);
-        for (element, value) in outcome.perturbed_inputs.row(0).iter().enumerate() {
+        assert!(outcome.success.iter().all(|success| *success));
+        for (element, value) in outcome.perturbed_inputs.values().iter().enumerate() {
             let expected = if element % 6 == 4 { 120.0 } else { 100.0 };
             assert!((value - expected).abs() < 0.5, "{element}: {value}");
+        }
+    }
+
+    #[test]
+    fn tries_no_more_pixels_than_it_is_told() {
+        let model = nocebo_testkit::models::Constant::new(suite::ct_domain(), vec![1.0, 0.0]);
+        let inputs = suite::ct_samples().select(&[0]);
+        let goal = Goal::Untargeted { labels: suite::decided(&model, &inputs) };
+        let threat = ThreatModel::new(Norm::L0, f32::INFINITY, suite::ct_domain()).unwrap();
+        for (pixels, expected) in [(1, 3), (5, 11), (99, 25)] {
+            let outcome = attack(pixels).run(&model, &inputs, &goal, &threat, Seed(1)).unwrap();
+            assert_eq!(outcome.queries[0].forward, expected);
         }
     }
 

@@ -16,12 +16,12 @@
 //! arXiv:2103.01208, section 3 (with its decreasing radii). Constants as in the authors' AutoAttack.
 //!
 //! Differs from the source: a sample stops at the first point that reaches the goal; where none does, the point with
-//! the best objective is returned. L2 projects onto ball ∩ bounds at once. Elements outside the region of interest
-//! take no part in norms, signs and the sparse choice, and changes within the rounding of floats do not count as such. The first comparison of two objectives is that of the starting
-//! point with the first step (the paper's; AutoAttack compares the first step with 0). The random start of L1 has the
-//! range of the bounds as standard deviation, which is the source's 1 on data in [0, 1]. Of equal |g| the first are
-//! chosen (AutoAttack moves all, and stands still in L1 where most are equal). An infinite epsilon counts as the size of
-//! the bounds.
+//! the best objective is returned. L2 projects onto ball ∩ bounds at once. Elements outside the region of interest take
+//! no part in norms, signs and the sparse choice, and changes within the rounding of floats do not count as such. The
+//! first comparison of two objectives is that of the starting point with the first step (the paper's; AutoAttack compares
+//! the first step with 0). The random start of L1 has the range of the bounds as standard deviation, which is the source's
+//! 1 on data in [0, 1]. Of equal |g| the first are chosen (AutoAttack moves all, and stands still in L1 where most are
+//! equal). An infinite epsilon counts as the size of the bounds.
 
 use rand::RngExt;
 use serde::{Deserialize, Serialize};
@@ -474,7 +474,7 @@ fn l1_checkpoints(steps: usize) -> Vec<usize> {
 mod tests {
     use super::*;
     use nocebo_core::{Domain, Goal, Label, Task, ThreatModel};
-    use nocebo_testkit::models::{Constant, Linear};
+    use nocebo_testkit::models::{Constant, Linear, Recorder};
     use nocebo_testkit::suite::{self, InNorm, Strength};
 
     fn apgd(config: AutoPgdConfig) -> AutoPgd {
@@ -546,8 +546,8 @@ mod tests {
         Linear::new(Domain::grey_levels(&[1], 255.0).unwrap(), Task::Binary { threshold }, vec![vec![1.0]], vec![0.0])
     }
 
-    /// Follows one sample by hand through a stage of `steps` steps at radius `epsilon`.
-    fn stage_points(norm: Norm, epsilon: f32, moves: &[bool]) -> Vec<f32> {
+    /// Gives `act` a stage of `steps` steps at radius `epsilon`, and a walker at 100.
+    fn in_a_stage<T>(norm: Norm, epsilon: f32, steps: usize, act: impl FnOnce(&Stage<'_>, Walker) -> T) -> T {
         let (model, inputs) = (ramp(200.0), Samples::new(vec![100.0], &[1]).unwrap());
         let goal = Goal::Untargeted { labels: vec![Label::Class(0)] };
         let threat = ThreatModel::new(norm, epsilon, Domain::grey_levels(&[1], 255.0).unwrap()).unwrap();
@@ -559,22 +559,47 @@ mod tests {
             objective: &objective,
             rho: 0.75,
             epsilon,
-            steps: moves.len(),
-            all_steps: moves.len(),
+            steps,
+            all_steps: steps,
             is_first: true,
             is_last: true,
         };
-        let mut walker = stage.walker(0, &[100.0]);
-        let slope = |up: bool| if up { 1.0 } else { -1.0 };
-        moves
-            .iter()
-            .enumerate()
-            .map(|(step, &up)| {
-                walker.gradient[0] = slope(up);
-                stage.advance(&mut walker, step == 0);
-                walker.current[0]
-            })
-            .collect()
+        let walker = stage.walker(0, &[100.0]);
+        act(&stage, walker)
+    }
+
+    /// Where the sample goes when the gradient points up or down.
+    fn stage_points(norm: Norm, epsilon: f32, moves: &[bool]) -> Vec<f32> {
+        in_a_stage(norm, epsilon, moves.len(), |stage, mut walker| {
+            moves
+                .iter()
+                .enumerate()
+                .map(|(step, &up)| {
+                    walker.gradient[0] = if up { 1.0 } else { -1.0 };
+                    stage.advance(&mut walker, step == 0);
+                    walker.current[0]
+                })
+                .collect()
+        })
+    }
+
+    #[test]
+    fn goes_back_to_the_best_point_when_the_step_is_halved() {
+        for norm in [Norm::L1, Norm::L2, Norm::Linf] {
+            in_a_stage(norm, 10.0, 100, |stage, mut walker| {
+                for (step, (point, value, slope)) in
+                    [(100.0, 0.0, 1.0), (107.0, 9.0, 2.0), (103.0, 4.0, 3.0)].into_iter().enumerate()
+                {
+                    walker.current[0] = point;
+                    walker.see(value, &[slope], stage.problem, step == 0);
+                }
+                if let Control::L1(control) = &mut walker.control {
+                    control.changed = 2;
+                }
+                stage.review(&mut walker, 22);
+                assert_eq!((walker.current[0], walker.gradient[0], walker.best_value), (107.0, 2.0, 9.0), "{norm}");
+            });
+        }
     }
 
     #[test]
@@ -630,6 +655,16 @@ mod tests {
                 assert_eq!(outcome.success[0], reached, "{row} at {factor}");
             }
         }
+        // A radius out of reach: a third of the points are looked for at three times it, a third at twice.
+        let recorder = Recorder::new(&model);
+        let (sample, part) = (inputs.select(&[0]), goal.select(&[0]));
+        let threat = ThreatModel::new(Norm::L1, 10.0, suite::ct_domain()).unwrap();
+        attack.run(&recorder, &sample, &part, &threat, Seed(1)).unwrap();
+        let distances: Vec<f64> =
+            recorder.into_asked().iter().map(|asked| Norm::L1.distance(sample.row(0), &asked.point)).collect();
+        let within =
+            |least: f64, most: f64| distances.iter().filter(|distance| (least..most).contains(*distance)).count();
+        assert!(within(29.0, 30.1) >= 20 && within(19.0, 20.1) >= 20 && within(9.0, 10.1) >= 30, "{distances:?}");
         let threat = ThreatModel::new(Norm::L2, 1.0, suite::ct_domain()).unwrap();
         let message = attack.run(&model, &inputs, &goal, &threat, Seed(1)).unwrap_err().to_string();
         assert!(message.contains("`larger_radii` in l2"), "{message}");

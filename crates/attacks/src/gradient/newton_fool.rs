@@ -179,6 +179,32 @@ mod tests {
     }
 
     #[test]
+    fn heads_for_one_in_three_with_three_classes_and_for_one_half_with_a_target() {
+        // Logits (x/10, 8, 8): p = 0.787 at 100, and the other two share the rest, so log p/(1 − p) = 10 − 8.6931.
+        let domain = Domain::grey_levels(&[1], 255.0).unwrap();
+        let task = Task::MultiClass { classes: 3 };
+        let weights = vec![vec![0.1], vec![0.0], vec![0.0]];
+        let model = Linear::new(domain.clone(), task, weights, vec![0.0, 8.0, 8.0]);
+        let inputs = Samples::new(vec![100.0], &[1]).unwrap();
+        let threat = ThreatModel::new(Norm::L2, f32::INFINITY, domain).unwrap();
+        let label = nocebo_core::Label::Class(0);
+        let untargeted = Goal::Untargeted { labels: vec![label.clone()] };
+        let outcome = attack(9.0, 1).run(&model, &inputs, &untargeted, &threat, Seed(1)).unwrap();
+        let p = 1.0 / (1.0 + (-(10.0 - (8.0 + 2.0_f64.ln()))).exp());
+        let expected = 100.0 - (p - 1.0 / 3.0) / (p * (1.0 - p) * 0.1);
+        assert!(outcome.success[0] && (f64::from(outcome.perturbed_inputs.row(0)[0]) - expected).abs() < 1e-3);
+
+        // Of class 1 the log-odds are 8 − log(e⁸ + e¹⁰).
+        let targeted = Goal::Targeted { labels: vec![label], targets: vec![nocebo_core::Label::Class(1)] };
+        let outcome = attack(9.0, 1).run(&model, &inputs, &targeted, &threat, Seed(1)).unwrap();
+        let others = (8.0_f64.exp() + 10.0_f64.exp()).ln();
+        let p = 1.0 / (1.0 + (8.0 - others).exp());
+        let slope = 0.1 * 10.0_f64.exp() / (8.0_f64.exp() + 10.0_f64.exp());
+        let expected = 100.0 - (p - 0.5) / (p * (1.0 - p) * slope);
+        assert!(outcome.success[0] && (f64::from(outcome.perturbed_inputs.row(0)[0]) - expected).abs() < 1e-3);
+    }
+
+    #[test]
     fn a_confident_model_keeps_its_gradient() {
         // A margin of 400: in f32, p is 1 and its gradient 0.
         let domain = Domain::grey_levels(&[1], 255.0).unwrap();
