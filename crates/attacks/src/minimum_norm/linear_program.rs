@@ -284,9 +284,7 @@ mod tests {
             for norm in [Norm::L1, Norm::Linf] {
                 let (least, found) = least_norm(norm, &rows, &rooms).unwrap();
                 let holds = |v: &[f64]| {
-                    rows.iter().all(|row| {
-                        row.normal.iter().zip(v).map(|(a, b)| a * b).sum::<f64>() >= row.least - 1e-7
-                    })
+                    rows.iter().all(|row| row.normal.iter().zip(v).map(|(a, b)| a * b).sum::<f64>() >= row.least - 1e-7)
                 };
                 assert!(holds(&found), "{norm} {found:?}");
                 assert!((size(norm, &found) - least).abs() < 1e-7, "{norm} {found:?} {least}");
@@ -297,8 +295,9 @@ mod tests {
                 }
                 for _ in 0..50 {
                     let rival: Vec<f64> = rooms.iter().map(|(low, high)| draw(*low, *high)).collect();
-                    let rows_hold =
-                        rows.iter().all(|row| row.normal.iter().zip(&rival).map(|(a, b)| a * b).sum::<f64>() >= row.least);
+                    let rows_hold = rows
+                        .iter()
+                        .all(|row| row.normal.iter().zip(&rival).map(|(a, b)| a * b).sum::<f64>() >= row.least);
                     assert!(!rows_hold || size(norm, &rival) >= least - 1e-9, "{norm}");
                 }
             }

@@ -2,7 +2,6 @@
 
 pub(crate) mod adam;
 pub mod augmented_lagrangian;
-pub(crate) mod boundaries;
 pub mod box_lbfgs;
 pub mod brendel_bethge;
 pub mod carlini_wagner_l0;
@@ -11,10 +10,12 @@ pub mod carlini_wagner_linf;
 pub(crate) mod constant_search;
 pub mod decoupled_direction_norm;
 pub mod elastic_net;
+pub mod exact;
 pub mod fab;
 pub mod fast_minimum_norm;
 pub(crate) mod frame;
 pub(crate) mod hyperplane;
+pub(crate) mod linear_program;
 pub mod primal_dual;
 pub(crate) mod proximal;
 pub(crate) mod schedule;
