@@ -5,14 +5,28 @@ use serde::de::DeserializeOwned;
 
 use nocebo_core::{Attack, AttackInfo, Error};
 
+use crate::control::additive_noise::{AdditiveNoise, AdditiveNoiseConfig};
+use crate::control::contrast_reduction::{ContrastReduction, ContrastReductionConfig};
+use crate::control::gaussian_blur::{GaussianBlur, GaussianBlurConfig};
 use crate::control::noise::{Noise, NoiseConfig};
+use crate::control::salt_and_pepper::{SaltAndPepper, SaltAndPepperConfig};
+use crate::control::single_pixel::{SinglePixel, SinglePixelConfig};
+use crate::decision::boundary::{Boundary, BoundaryConfig};
+use crate::decision::geoda::{GeoDa, GeoDaConfig};
+use crate::decision::hop_skip_jump::{HopSkipJump, HopSkipJumpConfig};
+use crate::decision::rays::{RayS, RaySConfig};
+use crate::decision::sign_opt::{SignOpt, SignOptConfig};
+use crate::decision::surfree::{SurFree, SurFreeConfig};
 use crate::fit::FitAttack;
+use crate::frequency::low_frequency::{LowFrequency, LowFrequencyConfig};
+use crate::frequency::vafa::{Vafa, VafaConfig};
 use crate::gradient::auto_pgd::{AutoPgd, AutoPgdConfig};
 use crate::gradient::auto_pgd_targeted::{AutoPgdTargeted, AutoPgdTargetedConfig};
 use crate::gradient::basic_iterative::{BasicIterative, BasicIterativeConfig};
 use crate::gradient::deep_fool::{DeepFool, DeepFoolConfig};
 use crate::gradient::fast_gradient::{FastGradient, FastGradientConfig};
 use crate::gradient::fast_gradient_value::{FastGradientValue, FastGradientValueConfig};
+use crate::gradient::fine_fool::{FineFool, FineFoolConfig};
 use crate::gradient::hot_cold::{HotCold, HotColdConfig};
 use crate::gradient::iterative_least_likely::IterativeLeastLikely;
 use crate::gradient::newton_fool::{NewtonFool, NewtonFoolConfig};
@@ -34,7 +48,15 @@ use crate::minimum_norm::fast_minimum_norm::{FastMinimumNorm, FastMinimumNormCon
 use crate::minimum_norm::primal_dual::{PrimalDual, PrimalDualConfig};
 use crate::minimum_norm::sigma_zero::{SigmaZero, SigmaZeroConfig};
 use crate::minimum_norm::targeted_fab::{TargetedFab, TargetedFabConfig};
+use crate::physical::adv_cam::{AdvCam, AdvCamConfig};
+use crate::physical::eot::{Eot, EotConfig};
+use crate::physical::masked_patch::{MaskedPatch, MaskedPatchConfig};
+use crate::physical::robust_momentum::{RobustMomentum, RobustMomentumConfig};
+use crate::physical::rp2::{Rp2, Rp2Config};
 use crate::score::square::{Square, SquareConfig};
+use crate::spatial::affine::{AffineAttack, AffineAttackConfig};
+use crate::spatial::deformation::{Deformation, DeformationConfig};
+use crate::spatial::st_adv::{StAdv, StAdvConfig};
 use crate::transfer::admix::{Admix, AdmixConfig};
 use crate::transfer::di_fgsm::{DiFgsm, DiFgsmConfig};
 use crate::transfer::emi_fgsm::{EmiFgsm, EmiFgsmConfig};
@@ -95,6 +117,12 @@ where
 
 const CATALOGUE: &[Entry<dyn Attack>] = &[
     entry::<Noise, NoiseConfig>(Noise::INFO),
+    entry::<AdditiveNoise, AdditiveNoiseConfig>(AdditiveNoise::INFO),
+    entry::<SaltAndPepper, SaltAndPepperConfig>(SaltAndPepper::INFO),
+    entry::<GaussianBlur, GaussianBlurConfig>(GaussianBlur::INFO),
+    entry::<ContrastReduction, ContrastReductionConfig>(ContrastReduction::INFO),
+    entry::<SinglePixel, SinglePixelConfig>(SinglePixel::INFO),
+    // gradient
     entry::<FastGradient, FastGradientConfig>(FastGradient::INFO),
     entry::<OneStepTarget, OneStepTargetConfig>(OneStepTarget::INFO),
     entry::<BasicIterative, BasicIterativeConfig>(BasicIterative::INFO),
@@ -109,6 +137,10 @@ const CATALOGUE: &[Entry<dyn Attack>] = &[
     entry::<SaliencyMap, SaliencyMapConfig>(SaliencyMap::INFO),
     entry::<FastGradientValue, FastGradientValueConfig>(FastGradientValue::INFO),
     entry::<HotCold, HotColdConfig>(HotCold::INFO),
+    entry::<FineFool, FineFoolConfig>(FineFool::INFO),
+    // frequency
+    entry::<LowFrequency, LowFrequencyConfig>(LowFrequency::INFO),
+    entry::<Vafa, VafaConfig>(Vafa::INFO),
     // minimum norm
     entry::<BoxLbfgs, BoxLbfgsConfig>(BoxLbfgs::INFO),
     entry::<CarliniWagnerL2, CarliniWagnerL2Config>(CarliniWagnerL2::INFO),
@@ -125,6 +157,13 @@ const CATALOGUE: &[Entry<dyn Attack>] = &[
     entry::<AugmentedLagrangian, AugmentedLagrangianConfig>(AugmentedLagrangian::INFO),
     // score
     entry::<Square, SquareConfig>(Square::INFO),
+    // decision
+    entry::<HopSkipJump, HopSkipJumpConfig>(HopSkipJump::INFO),
+    entry::<Boundary, BoundaryConfig>(Boundary::INFO),
+    entry::<RayS, RaySConfig>(RayS::INFO),
+    entry::<SignOpt, SignOptConfig>(SignOpt::INFO),
+    entry::<SurFree, SurFreeConfig>(SurFree::INFO),
+    entry::<GeoDa, GeoDaConfig>(GeoDa::INFO),
     // transfer
     entry::<MiFgsm, MiFgsmConfig>(MiFgsm::INFO),
     entry::<NiFgsm, MiFgsmConfig>(NiFgsm::INFO),
@@ -135,6 +174,16 @@ const CATALOGUE: &[Entry<dyn Attack>] = &[
     entry::<TiFgsm, TiFgsmConfig>(TiFgsm::INFO),
     entry::<VmiFgsm, VmiFgsmConfig>(VmiFgsm::INFO),
     entry::<EnsembleAttack, EnsembleAttackConfig>(EnsembleAttack::INFO),
+    // spatial
+    entry::<StAdv, StAdvConfig>(StAdv::INFO),
+    entry::<AffineAttack, AffineAttackConfig>(AffineAttack::INFO),
+    entry::<Deformation, DeformationConfig>(Deformation::INFO),
+    // physical
+    entry::<Eot, EotConfig>(Eot::INFO),
+    entry::<Rp2, Rp2Config>(Rp2::INFO),
+    entry::<MaskedPatch, MaskedPatchConfig>(MaskedPatch::INFO),
+    entry::<AdvCam, AdvCamConfig>(AdvCam::INFO),
+    entry::<RobustMomentum, RobustMomentumConfig>(RobustMomentum::INFO),
 ];
 
 /// Attacks that learn from samples first.

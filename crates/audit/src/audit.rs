@@ -253,10 +253,12 @@ impl Audit {
         self.gates.iter().all(|gate| gate.passed)
     }
 
-    /// The threat that headlines are about: the greatest budget of the first norm.
+    /// The threat that headlines are about: the middle budget of the first norm (of an even number the greater), because
+    /// budgets reach from those that change nothing to those that must bring everything down.
     pub fn headline(&self) -> Option<&ThreatResult> {
         let norm = self.threats.first()?.norm;
-        self.threats.iter().rfind(|threat| threat.norm == norm)
+        let budgets: Vec<&ThreatResult> = self.threats.iter().filter(|threat| threat.norm == norm).collect();
+        budgets.get(budgets.len() / 2).copied()
     }
 }
 
@@ -535,7 +537,7 @@ mod tests {
     #[test]
     fn noise_is_no_part_of_the_worst_case() {
         let attacks =
-            [ToyAttack::entry("weak", Behaviour::Backwards(1)), ToyAttack::entry(crate::CONTROL, Behaviour::Noise)];
+            [ToyAttack::entry(crate::CONTROL, Behaviour::Noise), ToyAttack::entry("weak", Behaviour::Backwards(1))];
         let found = audit_of(&Mean::new(), &toy::ten(), &attacks, &toy::settings(&[64.0])).unwrap();
         let threat = &found.audit.threats[0];
         assert!(threat.cells[1].control && threat.cells[1].attack_success_rate.hits > 0);

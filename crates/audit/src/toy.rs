@@ -109,6 +109,8 @@ pub(crate) enum Behaviour {
     SignSteps(u32),
     /// The closed-form least Linf change for [`Mean`], plus a little.
     LeastChange,
+    /// One sign step, for samples whose mean is below 128.
+    OnClassZero,
     /// Uniform noise.
     Noise,
     /// Claims success at the clean point.
@@ -184,6 +186,12 @@ impl Attack for ToyAttack {
                     let mean = inputs.row(row).iter().sum::<f32>() / inputs.elements() as f32;
                     let change = (128.0 - mean) + 0.25 * (128.0 - mean).signum();
                     points.row_mut(row).iter_mut().for_each(|value| *value += change);
+                }
+            }
+            Behaviour::OnClassZero => {
+                step(&mut points, epsilon)?;
+                for row in (0..inputs.len()).filter(|&row| inputs.row(row)[0] > 128.0) {
+                    points.copy_row(row, inputs, row);
                 }
             }
             Behaviour::Noise => {

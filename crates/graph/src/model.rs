@@ -45,6 +45,9 @@ impl Graph {
     }
 }
 
+/// Logits, objectives and input gradients of the samples of one pass.
+type Pulled = (Vec<f32>, Vec<f32>, Vec<f32>);
+
 /// A network on a device, with what it takes and decides.
 ///
 /// The first input of the graph takes the samples, `[batch, ...]`, and its first output gives the logits; where it ends in
@@ -144,12 +147,7 @@ impl GraphModel {
     }
 
     /// Logits, objectives and input gradients of the samples of one pass.
-    fn pull_back(
-        &self,
-        inputs: &Samples,
-        rows: Range<usize>,
-        objective: &dyn Objective,
-    ) -> Result<(Vec<f32>, Vec<f32>, Vec<f32>), Error> {
+    fn pull_back(&self, inputs: &Samples, rows: Range<usize>, objective: &dyn Objective) -> Result<Pulled, Error> {
         let width = self.spec.task.outputs();
         let leaf = self.input(inputs, &rows).tracked();
         let execution = self.run(leaf.clone())?;

@@ -3,14 +3,18 @@
 //! Inputs are multiples of 0.1, shifted by 0.05 and shuffled, so that no value stands at a kink and no two are equal. Each
 //! element is moved by ±0.01; outputs are weighted and summed in 64 bits.
 
+#![expect(clippy::unwrap_used, reason = "what cannot be read or computed is a failed test")]
+
 use std::sync::Arc;
 
 use nocebo_graph::operators::{
-    Activation, Arithmetic, AutoPad, BatchNormalization, Cast, Clip, Comparison, Concat, Convolution, Coordinates,
-    DepthToSpace, Expand, Flatten, Gather, GatherElements, GatherNd, Gemm, GlobalPool, GroupNormalization, Identity,
-    InstanceNormalization, LayerNormalization, LocalResponseNormalization, MatMul, MeanVarianceNormalization, Operator,
-    Pad, PadMode, Pool, PoolKind, Reduce, Reduction, Reshape, Resize, ResizeMode, Slice, Softmax, SpaceToDepth, Split,
-    Squeeze, Tile, Transpose, TransposedConvolution, Unary, Unsqueeze, Where,
+    Activation, Arithmetic, AutoPad, BatchNormalization, Cast, Cell, Clip, Comparison, Compress, Concat, Convolution,
+    Coordinates, CumulativeSum, DeformableConvolution, DepthToSpace, DequantizeLinear, Direction, Einsum, Expand,
+    Flatten, Gather, GatherElements, GatherNd, Gemm, GlobalPool, GroupNormalization, Identity, InstanceNormalization,
+    LayerNormalization, LocalResponseNormalization, MatMul, MeanVarianceNormalization, OneHot, Operator, Pad, PadMode,
+    Pool, PoolKind, QuantizeLinear, Recurrent, Reduce, Reduction, RegionAlign, Reshape, Resize, ResizeMode,
+    ReverseSequence, ScatterElements, ScatterNd, ScatterReduction, Slice, Softmax, SpaceToDepth, Split, Squeeze, Tile,
+    TopK, Transpose, TransposedConvolution, Trilu, Unary, Unsqueeze, Where,
 };
 use nocebo_graph::tensor::Data;
 use nocebo_graph::{Device, Dimension, ElementType, Executor, Graph, Input, Node, Tensor};
@@ -56,7 +60,7 @@ fn floats(shape: &[usize], values: &[f32]) -> Value {
 /// Distinct values in an order that looks random.
 fn values(shape: &[usize], range: Range, salt: usize) -> Vec<f32> {
     let count: usize = shape.iter().product();
-    let step = [7, 11, 13, 17, 19, 23].into_iter().find(|step| count % step != 0).unwrap_or(1);
+    let step = [7, 11, 13, 17, 19, 23].into_iter().find(|step| !count.is_multiple_of(*step)).unwrap_or(1);
     (0..count)
         .map(|index| {
             let place = (index * step + salt) % count;
@@ -122,7 +126,7 @@ fn check(name: &str, operator: impl Into<Operator>, inputs: Vec<Value>, outputs:
         assert!(greatest.is_finite() && greatest > 0.0, "{name}: gradient by input {index} is {greatest}");
         for element in 0..points[index].len() {
             let moved = |by: f32| {
-                let mut moved = points.to_vec();
+                let mut moved = points.clone();
                 let mut numbers = moved[index].to_f32().into_owned();
                 numbers[element] += by;
                 moved[index] = Tensor::floats(points[index].shape(), numbers).unwrap();
@@ -412,6 +416,192 @@ fn resampling() {
         1,
         0,
     );
+}
+
+#[test]
+fn scatter_and_selection() {
+    use ScatterReduction::{Add, Max, Min, Mul, Replace};
+    let twice = || Value::Constant(Tensor::list(&[0, 2, 0, 1, 2, 0]).reshaped(&[3, 2]).unwrap());
+    let once = || Value::Constant(Tensor::list(&[0, 2, 3, 1]).reshaped(&[2, 2]).unwrap());
+    let tuples = |values: &[i64], shape: &[usize]| Value::Constant(Tensor::list(values).reshaped(shape).unwrap());
+    let between = |shape| Value::Float(shape, Range::Between);
+    check(
+        "ScatterElements",
+        ScatterElements { axis: 0, reduction: Replace },
+        vec![any(&[4, 2]), once(), between(&[2, 2])],
+        1,
+        0,
+    );
+    check(
+        "ScatterND",
+        ScatterNd { reduction: Replace },
+        vec![any(&[3, 2]), tuples(&[2, 0], &[2, 1]), between(&[2, 2])],
+        1,
+        0,
+    );
+    for reduction in [Add, Mul] {
+        check(
+            &format!("{reduction:?}"),
+            ScatterElements { axis: 0, reduction },
+            vec![any(&[4, 2]), twice(), between(&[3, 2])],
+            1,
+            0,
+        );
+        check(
+            &format!("{reduction:?}"),
+            ScatterNd { reduction },
+            vec![any(&[3]), tuples(&[1, 1, 0], &[3, 1]), between(&[3])],
+            1,
+            0,
+        );
+    }
+    for reduction in [Max, Min] {
+        check(
+            &format!("{reduction:?}"),
+            ScatterElements { axis: 0, reduction },
+            vec![any(&[4, 2]), once(), between(&[2, 2])],
+            1,
+            0,
+        );
+    }
+    check("TopK", TopK { axis: 1, greatest: true }, vec![any(&[2, 5]), list(&[3])], 2, 0);
+    check("TopK, least", TopK { axis: 0, greatest: false }, vec![any(&[4, 2]), list(&[2])], 2, 0);
+    check("Trilu", Trilu { upper: true }, vec![any(&[2, 3, 3]), list(&[1])], 1, 0);
+    check("Trilu, lower", Trilu { upper: false }, vec![any(&[3, 4])], 1, 0);
+    check("OneHot", OneHot { axis: 0 }, vec![list(&[1, 0, 5]), list(&[3]), any(&[2])], 1, 0);
+    check("ReverseSequence", ReverseSequence { batch_axis: 1, time_axis: 0 }, vec![any(&[4, 2]), list(&[3, 2])], 1, 0);
+    let kept = Tensor::new(&[3], ElementType::Bool, Data::Bool(vec![true, false, true])).unwrap();
+    check("Compress", Compress { axis: Some(1) }, vec![any(&[2, 3]), Value::Constant(kept)], 1, 0);
+    for (exclusive, reverse) in [(false, false), (true, false), (false, true), (true, true)] {
+        check("CumSum", CumulativeSum { exclusive, reverse }, vec![any(&[2, 4]), list(&[1])], 1, 0);
+    }
+}
+
+#[test]
+fn sums_of_products() {
+    let einsum = |equation: &str| Einsum { equation: equation.into() };
+    check("matrices", einsum("bij,bjk->bik"), vec![any(&[2, 2, 3]), any(&[2, 3, 2])], 1, 0);
+    check("diagonal", einsum("bii->bi"), vec![any(&[2, 3, 3])], 1, 0);
+    check("sum", einsum("ij->i"), vec![any(&[2, 3])], 1, 0);
+    check("implicit", einsum("ij,jk"), vec![any(&[2, 3]), any(&[3, 2])], 1, 0);
+    check("outer", einsum("i,j->ji"), vec![any(&[2]), any(&[3])], 1, 0);
+    check("ellipsis", einsum("...ij,...j->...i"), vec![any(&[2, 2, 3]), any(&[1, 3])], 1, 0);
+    check("three", einsum("ij,jk,kl->il"), vec![any(&[2, 2]), any(&[2, 3]), any(&[3, 2])], 1, 0);
+    check("axis of one operand", einsum("ijk,jl->il"), vec![any(&[2, 2, 3]), any(&[2, 2])], 1, 0);
+}
+
+#[test]
+fn recurrent_layers() {
+    let layer = |cell: Cell, direction: Direction| Recurrent {
+        cell,
+        direction,
+        hidden: 2,
+        batch_first: false,
+        clip: 0.0,
+        activations: Vec::new(),
+    };
+    let unit = |shape| Value::Float(shape, Range::Unit);
+    let x = || unit(&[3, 2, 2]);
+    check(
+        "RNN",
+        layer(Cell::Plain, Direction::Forward),
+        vec![x(), unit(&[1, 2, 2]), unit(&[1, 2, 2]), unit(&[1, 4])],
+        2,
+        0,
+    );
+    check(
+        "RNN, last state",
+        layer(Cell::Plain, Direction::Reverse),
+        vec![x(), unit(&[1, 2, 2]), unit(&[1, 2, 2])],
+        2,
+        1,
+    );
+    for reset_after in [false, true] {
+        let gru = layer(Cell::Gru { reset_after }, Direction::Forward);
+        let inputs = vec![x(), unit(&[1, 6, 2]), unit(&[1, 6, 2]), unit(&[1, 12]), Value::Absent, unit(&[1, 2, 2])];
+        check("GRU", gru, inputs, 2, 0);
+    }
+    for coupled in [false, true] {
+        let lstm = layer(Cell::Lstm { coupled }, Direction::Forward);
+        let inputs = vec![
+            x(),
+            unit(&[1, 8, 2]),
+            unit(&[1, 8, 2]),
+            unit(&[1, 16]),
+            list(&[3, 2]),
+            unit(&[1, 2, 2]),
+            unit(&[1, 2, 2]),
+        ];
+        check("LSTM", lstm, inputs, 3, 0);
+    }
+    let lstm = layer(Cell::Lstm { coupled: false }, Direction::Bidirectional);
+    let inputs = || {
+        vec![
+            x(),
+            unit(&[2, 8, 2]),
+            unit(&[2, 8, 2]),
+            Value::Absent,
+            Value::Absent,
+            Value::Absent,
+            Value::Absent,
+            unit(&[2, 6]),
+        ]
+    };
+    check("LSTM, both directions and peepholes", lstm.clone(), inputs(), 3, 0);
+    check("LSTM, last cell", lstm, inputs(), 3, 2);
+    let batch_first = Recurrent { batch_first: true, ..layer(Cell::Gru { reset_after: true }, Direction::Forward) };
+    check("GRU, batch first", batch_first, vec![unit(&[2, 3, 2]), unit(&[1, 6, 2]), unit(&[1, 6, 2])], 2, 0);
+}
+
+#[test]
+fn samples_between_elements() {
+    let deformed = DeformableConvolution { groups: 1, offset_groups: 1, pads: vec![1, 0, 1, 0], ..Default::default() };
+    // Offsets in steps of 0.1 shifted by 0.05 never meet an element, where the derivative jumps.
+    let offsets = Value::Float(&[1, 8, 4, 2], Range::Unit);
+    let inputs =
+        vec![any(&[1, 2, 3, 3]), any(&[2, 2, 2, 2]), offsets, any(&[2]), Value::Float(&[1, 4, 4, 2], Range::Positive)];
+    check("DeformConv", deformed, inputs, 1, 0);
+    let regions = || floats(&[2, 4], &[0.3, 0.2, 3.1, 2.9, 1.0, 0.5, 2.0, 3.6]);
+    for greatest in [false, true] {
+        for samples in [0, 2] {
+            let align = RegionAlign { size: (2, 2), samples, scale: 1.0, greatest, half_pixel: true };
+            check("RoiAlign", align, vec![positive(&[2, 2, 4, 4]), regions(), list(&[0, 1])], 1, 0);
+        }
+    }
+}
+
+/// Rounding passes the gradient straight through inside the range, and nothing outside.
+#[test]
+fn quantisation_is_straight_through() {
+    let graph = Graph {
+        inputs: vec![Input::batch("x", &[4])],
+        outputs: vec!["y".into()],
+        nodes: vec![
+            Node {
+                name: "quantise".into(),
+                operator: QuantizeLinear { axis: 1, block: 0, element: None }.into(),
+                inputs: vec!["x".into(), "scale".into(), "zero".into()],
+                outputs: vec!["q".into()],
+            },
+            Node {
+                name: "back".into(),
+                operator: DequantizeLinear { axis: 1, block: 0 }.into(),
+                inputs: vec!["q".into(), "scale".into(), "zero".into()],
+                outputs: vec!["y".into()],
+            },
+        ],
+        constants: [
+            ("scale".to_owned(), Arc::new(Tensor::scalar(0.5))),
+            ("zero".to_owned(), Arc::new(Tensor::new(&[], ElementType::I8, Data::Integer(vec![10])).unwrap())),
+        ]
+        .into(),
+        ..Graph::default()
+    };
+    let executor = Executor::new(graph, &Device::flex()).unwrap();
+    let input = Tensor::floats(&[1, 4], vec![0.6, -0.7, 100.0, -100.0]).unwrap();
+    let (outputs, gradients) = executor.forward_with_gradients(&[input]).unwrap();
+    assert_eq!(outputs[0].to_f32().as_ref(), [0.5, -0.5, 58.5, -69.0]);
+    assert_eq!(gradients[0].as_ref().unwrap().to_f32().as_ref(), [1.0, 1.0, 0.0, 0.0]);
 }
 
 /// The rules of the module `operators` for points without a derivative.

@@ -65,6 +65,9 @@ impl AutoPgdConfig {
         if self.restarts == 0 {
             return Err(Error::invalid("restarts", "at least 1", self.restarts));
         }
+        if self.loss == Loss::ScaledCrossEntropy {
+            return Err(Error::invalid("loss", "one whose values rank points", "scaled_cross_entropy"));
+        }
         if !(0.0..=1.0).contains(&self.rho) {
             return Err(Error::invalid("rho", "in [0, 1]", self.rho));
         }
@@ -651,7 +654,15 @@ mod tests {
 
     #[test]
     fn unusable_settings_are_refused() {
-        for text in ["steps = 0", "restarts = 0", "rho = 1.5", "rho = nan", "step = 3", "loss = \"mse\""] {
+        for text in [
+            "steps = 0",
+            "restarts = 0",
+            "rho = 1.5",
+            "rho = nan",
+            "step = 3",
+            "loss = \"mse\"",
+            "loss = \"scaled_cross_entropy\"",
+        ] {
             assert!(toml::from_str::<AutoPgd>(text).is_err(), "{text}");
         }
     }

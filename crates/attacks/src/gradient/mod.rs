@@ -6,6 +6,7 @@ pub mod basic_iterative;
 pub mod deep_fool;
 pub mod fast_gradient;
 pub mod fast_gradient_value;
+pub mod fine_fool;
 pub mod hot_cold;
 pub mod iterative_least_likely;
 pub mod newton_fool;

@@ -131,6 +131,34 @@ impl Grid {
         self.sides.iter().map(|&whole| most(whole)).collect()
     }
 
+    /// A box of the lowest frequencies: this fraction of each side, at least one.
+    pub(crate) fn low_frequencies(&self, ratio: f64) -> Vec<usize> {
+        let kept = |whole: usize| if self.table { whole } else { ((whole as f64 * ratio).ceil() as usize).max(1) };
+        self.sides.iter().map(|&whole| kept(whole).min(whole)).collect()
+    }
+
+    /// Normal noise of the frequencies below `kept`, for a sample of `elements` values; 0 outside the box. White noise
+    /// where all frequencies are kept, and in a table, whose features have none.
+    pub(crate) fn smooth_noise(&self, kept: &[usize], elements: usize, generator: &mut impl Rng) -> Vec<f64> {
+        let mut noise = vec![0.0; elements];
+        let white = kept == self.sides;
+        for channel in 0..self.channels {
+            let mut values: Vec<f64> = (0..self.positions())
+                .map(|position| {
+                    let low = white || coordinates(position, &self.sides).iter().zip(kept).all(|(at, kept)| at < kept);
+                    if low { gaussian(generator) } else { 0.0 }
+                })
+                .collect();
+            if !white {
+                values = inverse_cosine(&values, &self.sides);
+            }
+            for (position, value) in values.into_iter().enumerate() {
+                noise[self.element(channel, position)] = value;
+            }
+        }
+        noise
+    }
+
     /// The cell of a coarser box in which each position lies.
     pub(crate) fn cells(&self, coarse: &[usize]) -> Vec<usize> {
         (0..self.positions())
@@ -186,32 +214,10 @@ fn along_axis(
     (result, sides)
 }
 
-/// Enlarges (or shrinks) a box linearly along each axis; the centres of the outer cells keep their values to the edge.
-pub(crate) fn resize(values: &[f64], sides: &[usize], to: &[usize]) -> Vec<f64> {
-    let mut now = (values.to_vec(), sides.to_vec());
-    for axis in 0..to.len() {
-        if now.1[axis] == to[axis] {
-            continue;
-        }
-        now = along_axis(&now.0, &now.1, axis, to[axis], |read, written| {
-            let (from, size) = (read.len(), written.len());
-            for (at, value) in written.iter_mut().enumerate() {
-                let place = ((at as f64 + 0.5) * from as f64 / size as f64 - 0.5).clamp(0.0, from as f64 - 1.0);
-                let low = place as usize;
-                let high = (low + 1).min(from - 1);
-                let weight = place - low as f64;
-                *value = (1.0 - weight) * read[low] + weight * read[high];
-            }
-        });
-    }
-    now.0
-}
-
 /// The inverse of the orthonormal cosine transform (DCT-II) of a box: from coefficients to values.
 pub(crate) fn inverse_cosine(coefficients: &[f64], sides: &[usize]) -> Vec<f64> {
     let mut now = (coefficients.to_vec(), sides.to_vec());
-    for axis in 0..sides.len() {
-        let side = sides[axis];
+    for (axis, &side) in sides.iter().enumerate() {
         let waves: Vec<Vec<f64>> = (0..side).map(|frequency| cosine(frequency, side)).collect();
         now = along_axis(&now.0, &now.1, axis, side, |read, written| {
             written.fill(0.0);
@@ -315,14 +321,6 @@ mod tests {
     }
 
     #[test]
-    fn enlarging_is_linear_between_centres() {
-        assert_eq!(resize(&[0.0, 4.0], &[2], &[4]), [0.0, 1.0, 3.0, 4.0]);
-        assert_eq!(resize(&[1.0, 2.0, 3.0, 4.0], &[2, 2], &[2, 2]), [1.0, 2.0, 3.0, 4.0]);
-        assert_eq!(resize(&[0.0, 8.0], &[1, 2], &[2, 2]), [0.0, 8.0, 0.0, 8.0]);
-        assert_eq!(grid(&[1, 4, 6]).cells(&[2, 3])[..6], [0, 0, 1, 1, 2, 2]);
-    }
-
-    #[test]
     fn cosines_are_orthonormal() {
         let sides = [3, 4];
         let waves: Vec<Vec<f64>> = (0..12)
@@ -337,6 +335,13 @@ mod tests {
                 let product: f64 = one.iter().zip(other).map(|(one, other)| one * other).sum();
                 assert!((product - f64::from(u8::from(a == b))).abs() < 1e-12, "{a} {b}: {product}");
             }
+        }
+        let grid = grid(&[2, 3, 4]);
+        let noise = grid.smooth_noise(&[1, 2], 24, &mut Seed(1).for_sample(0));
+        for channel in noise.chunks(12) {
+            let kept = waves.iter().map(|wave| wave.iter().zip(channel).map(|(a, b)| a * b).sum::<f64>().abs() > 1e-9);
+            // Frequencies (0, 0) and (0, 1).
+            assert_eq!(kept.enumerate().filter(|(_, kept)| *kept).map(|(at, _)| at).collect::<Vec<_>>(), [0, 1]);
         }
         assert!(waves[0].iter().all(|value| (value - 1.0 / 12.0_f64.sqrt()).abs() < 1e-12));
     }

@@ -131,6 +131,11 @@ impl<'a> Questions<'a> {
         Ok(decisions)
     }
 
+    /// `point` as it would be asked about: inside the bounds, unchanged outside the region.
+    pub(crate) fn confine(&self, row: usize, point: &mut [f32]) {
+        confine(self.problem.threat.domain(), self.problem.inputs.row(row), point);
+    }
+
     fn reply<'p>(&mut self, row: usize, point: &'p [f32], logits: &[f32]) -> Result<Reply<'p>, Error> {
         let problem = self.problem;
         let value = match &self.objective {

@@ -239,7 +239,9 @@ fn trade(
         let at =
             |elements: &[usize], values: &[f64]| elements.iter().map(|&element| values[element]).collect::<Vec<_>>();
         let freed = power(length(norm, &at(&second, &old)));
-        second.iter().for_each(|&element| change[element] = 0.0);
+        for &element in &second {
+            change[element] = 0.0;
+        }
         // What the first window holds outside the second.
         let kept = power(length(norm, &at(&first, &change)));
         let budget = unused + freed + kept;

@@ -20,9 +20,11 @@ pub enum Beyond {
     Value(f32),
 }
 
-/// The position from which each element of a channel is read: a transformation of a sample.
+/// The position from which each element is read. Where as many elements come out as go in, it is a transformation of a
+/// sample; otherwise it also resizes.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Warp {
+    /// Sides of what is read.
     sides: Vec<usize>,
     positions: Vec<Vec<f32>>,
     beyond: Beyond,
@@ -55,15 +57,26 @@ pub fn places(sides: &[usize]) -> Vec<Vec<f32>> {
 }
 
 impl Warp {
-    /// Reads element `e` of a channel with these sides at `positions[axis][e]`.
+    /// Reads element `e` of what comes out at `positions[axis][e]` of a channel with these sides.
     ///
     /// # Panics
     ///
-    /// When there is not one row of positions an axis and one position an element.
+    /// When there is not one row of positions an axis, or the rows have different lengths.
     pub fn new(sides: &[usize], positions: Vec<Vec<f32>>, beyond: Beyond) -> Self {
-        let plane: usize = sides.iter().product();
-        assert!(positions.len() == sides.len() && positions.iter().all(|row| row.len() == plane));
+        assert!(positions.len() == sides.len() && positions.iter().all(|row| row.len() == positions[0].len()));
         Self { sides: sides.to_vec(), positions, beyond }
+    }
+
+    /// Resizes a channel, corner to corner.
+    pub fn resize(from: &[usize], to: &[usize]) -> Self {
+        let mut positions = places(to);
+        for (axis, row) in positions.iter_mut().enumerate() {
+            let ratio = (from[axis] as f32 - 1.0) / (to[axis] as f32 - 1.0).max(1.0);
+            for position in row {
+                *position *= ratio;
+            }
+        }
+        Self::new(from, positions, Beyond::Edge)
     }
 
     /// Reads each element `flow[axis][e]` elements away from its own place; the edge goes on beyond the edge.
@@ -81,8 +94,9 @@ impl Warp {
         Self::new(sides, positions, Beyond::Edge)
     }
 
-    fn plane(&self) -> usize {
-        self.sides.iter().product()
+    /// Elements of a channel that is read, and of one that comes out.
+    fn planes(&self) -> (usize, usize) {
+        (self.sides.iter().product(), self.positions[0].len())
     }
 
     /// Visits the corners of the cell around the position of `element`: `visit(source element, weight, derivative of
@@ -136,16 +150,16 @@ impl Warp {
     ///
     /// # Panics
     ///
-    /// When `values` does not hold whole channels, or `cotangent` has another length.
+    /// When `values` and `cotangent` do not hold as many whole channels.
     pub fn pull_back_positions(&self, values: &[f32], cotangent: &[f32]) -> Vec<Vec<f32>> {
-        let plane = self.plane();
-        assert!(values.len() == cotangent.len() && values.len().is_multiple_of(plane));
+        let (read, plane) = self.planes();
+        assert!(values.len().is_multiple_of(read) && values.len() / read * plane == cotangent.len());
         let surrounding = if let Beyond::Value(value) = self.beyond { value } else { 0.0 };
         let mut slopes = vec![vec![0.0; plane]; self.sides.len()];
         for element in 0..plane {
             self.corners(element, |source, _, by_axis| {
                 let mut gain = 0.0;
-                for (channel, slope) in values.chunks_exact(plane).zip(cotangent.chunks_exact(plane)) {
+                for (channel, slope) in values.chunks_exact(read).zip(cotangent.chunks_exact(plane)) {
                     gain += slope[element] * source.map_or(surrounding, |at| channel[at]);
                 }
                 for (row, slope) in slopes.iter_mut().zip(by_axis) {
@@ -159,12 +173,12 @@ impl Warp {
 
 impl Transformation for Warp {
     fn apply(&self, values: &[f32]) -> Vec<f32> {
-        let plane = self.plane();
+        let (read, plane) = self.planes();
         let surrounding = if let Beyond::Value(value) = self.beyond { value } else { 0.0 };
-        let mut moved = vec![0.0; values.len()];
+        let mut moved = vec![0.0; values.len() / read * plane];
         for element in 0..plane {
             self.corners(element, |source, weight, _| {
-                for (out, channel) in moved.chunks_exact_mut(plane).zip(values.chunks_exact(plane)) {
+                for (out, channel) in moved.chunks_exact_mut(plane).zip(values.chunks_exact(read)) {
                     out[element] += weight * source.map_or(surrounding, |at| channel[at]);
                 }
             });
@@ -173,12 +187,12 @@ impl Transformation for Warp {
     }
 
     fn pull_back(&self, values: &[f32], cotangent: &[f32]) -> Vec<f32> {
-        let plane = self.plane();
+        let (read, plane) = self.planes();
         let mut slopes = vec![0.0; values.len()];
         for element in 0..plane {
             self.corners(element, |source, weight, _| {
                 let Some(at) = source else { return };
-                for (slope, out) in slopes.chunks_exact_mut(plane).zip(cotangent.chunks_exact(plane)) {
+                for (slope, out) in slopes.chunks_exact_mut(read).zip(cotangent.chunks_exact(plane)) {
                     slope[at] += weight * out[element];
                 }
             });
@@ -379,6 +393,14 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn resizing_goes_from_corner_to_corner() {
+        let up = Warp::resize(&[2], &[5]);
+        assert_eq!(up.apply(&[0.0, 8.0, 1.0, 1.0]), [0.0, 2.0, 4.0, 6.0, 8.0, 1.0, 1.0, 1.0, 1.0, 1.0]);
+        assert_eq!(up.pull_back(&[0.0; 2], &[1.0, 0.0, 0.0, 4.0, 0.0]), [2.0, 3.0]);
+        assert_eq!(Warp::resize(&[1, 2], &[3, 1]).apply(&[5.0, 7.0]), [5.0; 3]);
     }
 
     #[test]

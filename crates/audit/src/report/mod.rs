@@ -111,15 +111,23 @@ fn headline(page: &mut String, entries: &[ReportEntry<'_>]) {
             let _ = writeln!(page, "<dt>{term}</dt><dd>{value}</dd>");
         };
         fact("Clean accuracy", rate(&audit.clean.accuracy));
+        for threat in &audit.threats {
+            let budget = format!("{}:{}", threat.norm, significant(f64::from(threat.epsilon)));
+            fact(
+                &format!("{} at {budget}", robust_name(audit.settings.goal)),
+                rate(&threat.worst_case.robust_accuracy),
+            );
+        }
         if let Some(threat) = audit.headline() {
-            fact("Robust, inputs stored and read again", rate(&threat.worst_case.robust_accuracy_stored));
+            let budget = format!("{}:{}", threat.norm, significant(f64::from(threat.epsilon)));
+            fact(&format!("{budget}, inputs stored and read again"), rate(&threat.worst_case.robust_accuracy_stored));
             if let Some(noise) = threat.cells.iter().find(|cell| cell.control) {
-                fact("Under random noise of that budget", rate(&noise.robust_accuracy));
+                fact(&format!("{budget}, random noise instead"), rate(&noise.robust_accuracy));
             }
             if let (Some(clean), Some(attacked)) =
                 (audit.clean.false_negative_rate, threat.worst_case.decisions.false_negative_rate)
             {
-                fact("Missed findings, clean → attacked", format!("{} → {}", value(&clean), value(&attacked)));
+                fact(&format!("{budget}, missed findings"), format!("{} (clean {})", value(&attacked), value(&clean)));
             }
         }
         fact("Samples attacked", format!("{} of {}", audit.data.attacked, audit.data.in_scope));

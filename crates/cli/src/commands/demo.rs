@@ -25,7 +25,7 @@ const DIFFICULTY: f32 = 0.25;
 const EPSILON: f32 = 4.0;
 /// Grey levels that both networks are audited at.
 const EPSILONS: [f32; 6] = [0.5, 1.0, 2.0, 4.0, 8.0, 16.0];
-const ATTACKS: &str = "fgsm,bim,pgd(steps=20)";
+const ATTACKS: &str = "fgsm,bim,pgd(steps=20,relative_step_size=0.25)";
 
 pub(crate) fn run(arguments: &Demo, global: &Global) -> Result<(), Failure> {
     let out = &arguments.out;
