@@ -18,6 +18,21 @@
 //! Differs from the source: branch and bound over the distance itself takes the place of a binary search around Reluplex.
 //! Arithmetic is f64 on the f32 weights, with the rounding of the linear program (about 1e-9 of the range of the bounds)
 //! not bounded.
+//!
+//! ```
+//! use nocebo_attacks::minimum_norm::exact::{Dense, ReluNetwork};
+//! use nocebo_core::{Domain, Goal, Label, Norm, Task};
+//!
+//! // One logit, |x₁ − 100| − 20 written with two ReLUs: class 1 is at least 20 grey levels away from 100.
+//! let hidden = Dense { weights: vec![vec![1.0, 0.0], vec![-1.0, 0.0]], biases: vec![-100.0, 100.0] };
+//! let head = Dense { weights: vec![vec![1.0, 1.0]], biases: vec![-20.0] };
+//! let domain = Domain::grey_levels(&[2], 255.0)?;
+//! let network = ReluNetwork::new(vec![hidden, head], domain, Task::Binary { threshold: 0.0 })?;
+//! let goal = Goal::Untargeted { labels: vec![Label::Class(0)] };
+//! let least = network.least_change(&[105.0, 7.0], &goal, Norm::Linf, 100, None)?;
+//! assert!((least.lower - 15.0).abs() < 1e-4 && (least.upper - 15.0).abs() < 0.01);
+//! # Ok::<(), nocebo_core::Error>(())
+//! ```
 
 use std::cmp::Ordering;
 use std::collections::BinaryHeap;
@@ -240,6 +255,16 @@ enum Phase {
     Rests,
 }
 
+/// What the linear functions of a part say.
+struct Bound {
+    /// No smaller change (in the range of the bounds) in this part reaches the goal.
+    least: f64,
+    /// A change of this size that the linear functions allow.
+    change: Vec<f64>,
+    /// The open ReLU to branch at, as layer and unit; `None` where the bound is exact.
+    branch: Option<(usize, usize)>,
+}
+
 /// A part of the search.
 struct Node {
     /// No smaller change (in the range of the bounds) in this part reaches the goal.
@@ -341,25 +366,25 @@ impl<'a> BranchAndBound<'a> {
     /// Bounds a part, looks at the point that the bound names, and lets the part wait if it can hold a smaller change.
     fn add(&mut self, way: usize, phases: Vec<Vec<Phase>>) {
         self.nodes += 1;
-        let Some((bound, change, branch)) = self.bound(way, &phases, 0.0) else { return };
+        let Some(Bound { least, change, branch }) = self.bound(way, &phases, 0.0) else { return };
         for beyond in BEYOND {
             let moved: Vec<f64> = change.iter().map(|part| part * (1.0 + beyond)).collect();
             self.offer(&self.frame.point(&moved));
             if branch.is_none()
-                && let Some((_, inside, _)) = self.bound(way, &phases, beyond)
+                && let Some(inside) = self.bound(way, &phases, beyond)
             {
-                self.offer(&self.frame.point(&inside));
+                self.offer(&self.frame.point(&inside.change));
             }
         }
-        if bound < self.best {
-            self.waiting.push(Node { bound, way, phases, branch });
+        if least < self.best {
+            self.waiting.push(Node { bound: least, way, phases, branch });
         }
     }
 
     /// The least change that the linear functions of a part allow, and the ReLU to branch at; `None` where nothing of
     /// the part reaches the goal inside the bounds and below the change already found. The change has to lead `beyond`
     /// the boundary, in ranges.
-    fn bound(&self, way: usize, phases: &[Vec<Phase>], beyond: f64) -> Option<(f64, Vec<f64>, Option<(usize, usize)>)> {
+    fn bound(&self, way: usize, phases: &[Vec<Phase>], beyond: f64) -> Option<Bound> {
         let most = self.best.min(self.settled);
         let rooms: Vec<(f64, f64)> = (0..self.frame.elements())
             .map(|element| {
@@ -411,8 +436,8 @@ impl<'a> BranchAndBound<'a> {
             reached.least += beyond * size(Norm::L1, &reached.normal);
             required.push(reached);
         }
-        let (bound, change) = least_norm(self.norm, &required, &rooms)?;
-        Some((bound, change, branch.map(|(_, layer, unit)| (layer, unit))))
+        let (least, change) = least_norm(self.norm, &required, &rooms)?;
+        Some(Bound { least, change, branch: branch.map(|(_, layer, unit)| (layer, unit)) })
     }
 
     /// The inputs of the network as functions of the change.

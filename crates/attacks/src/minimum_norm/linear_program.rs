@@ -274,7 +274,7 @@ mod tests {
         for round in 0..200 {
             let rooms: Vec<(f64, f64)> = (0..4).map(|_| (-draw(0.1, 1.0), draw(0.1, 1.0))).collect();
             let inside: Vec<f64> = rooms.iter().map(|(low, high)| draw(*low, *high)).collect();
-            let rows: Vec<Inequality> = (0..1 + round % 4)
+            let rows: Vec<Inequality> = (0..=round % 4)
                 .map(|_| {
                     let normal: Vec<f64> = (0..4).map(|_| draw(-1.0, 1.0)).collect();
                     let least = normal.iter().zip(&inside).map(|(a, b)| a * b).sum();

@@ -1,4 +1,8 @@
 //! Attacks that search for the least change.
+//!
+//! Each returns the nearest of all points that it saw reach the goal; where that one is beyond a finite epsilon, the clean
+//! sample and no success. Step sizes and constants that papers give for data in [0, 1] are in the range of the bounds.
+//! [`exact`] proves the least change of small networks.
 
 pub(crate) mod adam;
 pub mod augmented_lagrangian;
