@@ -17,11 +17,20 @@ impl<'a> Nearest<'a> {
 
     /// Keeps `point`, which reaches the goal of sample `row`, if it is nearer than all before.
     pub(crate) fn offer(&mut self, row: usize, point: &[f32]) {
-        let distance = self.problem.threat.norm().distance(self.problem.inputs.row(row), point);
+        self.offer_by(row, point, self.problem.threat.norm().distance(self.problem.inputs.row(row), point));
+    }
+
+    /// [`Nearest::offer`] for an attack that looks for the least of another distance than the norm's.
+    pub(crate) fn offer_by(&mut self, row: usize, point: &[f32], distance: f64) {
         if distance < self.distances[row] {
             self.distances[row] = distance;
             self.points.row_mut(row).copy_from_slice(point);
         }
+    }
+
+    /// Distance of the nearest point of a sample; infinity when none was found.
+    pub(crate) fn distance(&self, row: usize) -> f64 {
+        self.distances[row]
     }
 
     /// Looks at `points` of the given rows: those whose outputs reach the goal are offered. Returns the positions of

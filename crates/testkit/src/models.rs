@@ -30,6 +30,11 @@ impl Linear {
         Self { spec: ModelSpec { domain, task, class_names }, weights, biases }
     }
 
+    /// Weights, one row a logit, and biases.
+    pub fn layer(&self) -> (&[Vec<f32>], &[f32]) {
+        (&self.weights, &self.biases)
+    }
+
     /// The logits of one sample.
     pub fn logits(&self, x: &[f32]) -> Vec<f32> {
         self.weights.iter().zip(&self.biases).map(|(row, bias)| (dot(row, x) + f64::from(*bias)) as f32).collect()
@@ -187,6 +192,11 @@ impl SmallRelu {
         assert_eq!(hidden.weights.len(), head.spec.domain.elements());
         let spec = ModelSpec { domain: hidden.spec.domain.clone(), ..head.spec.clone() };
         Self { hidden, head: Linear { spec, ..head } }
+    }
+
+    /// Weights and biases of the hidden layer and of the head.
+    pub fn layers(&self) -> [(&[Vec<f32>], &[f32]); 2] {
+        [self.hidden.layer(), self.head.layer()]
     }
 }
 

@@ -13,6 +13,10 @@ use nocebo_core::{
 
 use crate::models::{Constant, Linear, Quadratic, Recorder, SmallRelu};
 
+/// How much farther than on a linear model a minimum-norm attack may go on the small network, where a local minimum is not
+/// always the least one.
+const NETWORK_SLACK: f64 = 1.25;
+
 /// How strong an attack claims to be on the toy models.
 #[derive(Clone, Copy, Debug)]
 pub struct Strength {
@@ -72,6 +76,7 @@ pub fn check_minimum_norm(attack: &dyn Attack, strength: Strength) -> Result<(),
     for &norm in info.norms {
         finds_the_least_change(attack, norm, strength)?;
         does_not_depend_on_the_unit(attack, norm)?;
+        comes_near_the_truth_on_a_network(attack, norm, strength)?;
         if info.knowledge == Knowledge::Gradients {
             returns_the_nearest_it_saw(attack, norm)?;
         }
@@ -179,6 +184,18 @@ pub fn small_relu() -> SmallRelu {
         Linear::new(ct_domain(), Task::MultiClass { classes: 10 }, hidden, vec![0.2; 10]),
         Linear::new(hidden_domain, Task::MultiClass { classes: 3 }, head, vec![0.0; 3]),
     )
+}
+
+/// The least change that alters the decision of [`small_relu`] on a row of [`ct_samples`], for L1 and Linf, as the exact
+/// verifier of the attacks proves it.
+pub fn small_relu_least_change(norm: Norm, row: usize) -> Option<f64> {
+    const L1: [f64; 8] = [36.424249, 36.820316, 42.820317, 48.820317, 54.820318, 60.820318, 66.820319, 72.820319];
+    const LINF: [f64; 8] = [8.536934, 11.571318, 13.456905, 15.342492, 17.228079, 19.113666, 20.999253, 22.884841];
+    match norm {
+        Norm::L1 => Some(L1[row]),
+        Norm::Linf => Some(LINF[row]),
+        Norm::L0 | Norm::L2 => None,
+    }
 }
 
 /// What the model decides on each sample: the labels of a problem in which nothing is wrong yet.
@@ -482,6 +499,24 @@ fn finds_the_least_change(attack: &dyn Attack, norm: Norm, strength: Strength) -
                 format!("{norm}: returns the clean sample where the least change is too large (sample {row})")
             })?;
         }
+    }
+    Ok(())
+}
+
+/// On a network with a hidden layer no change is smaller than the proven least one, and with gradients none is far above
+/// it.
+fn comes_near_the_truth_on_a_network(attack: &dyn Attack, norm: Norm, strength: Strength) -> Result<(), Broken> {
+    let (model, samples) = (small_relu(), ct_samples());
+    let goal = untargeted(&model, &samples);
+    let outcome = run(attack, &model, &samples, &goal, &threat(norm, f32::INFINITY))?;
+    for (row, clean) in samples.rows().enumerate() {
+        let Some(least) = small_relu_least_change(norm, row) else { return Ok(()) };
+        let sees = attack.info().knowledge == Knowledge::Gradients;
+        let most = if sees { least * f64::from(strength.linear) * NETWORK_SLACK } else { f64::INFINITY };
+        let found = norm.distance(clean, outcome.perturbed_inputs.row(row));
+        require(outcome.success[row] && (least * 0.9999..=most).contains(&found), || {
+            format!("{norm}: finds a change of {least} to {most} on a small network (sample {row}), but {found}")
+        })?;
     }
     Ok(())
 }

@@ -19,14 +19,15 @@
 use serde::{Deserialize, Serialize};
 
 use nocebo_core::{
-    Attack, AttackInfo, AttackProblem, Error, Gradient, Knowledge, Norm, Objective, Perturbation, Samples, ThreatModel,
+    Attack, AttackInfo, AttackProblem, Error, Goal, Gradient, Knowledge, Norm, Objective, Perturbation, Samples, Task,
+    ThreatModel,
 };
 
-use super::boundaries::Boundaries;
 use super::frame::{Frame, dual, size};
 use super::hyperplane::towards_hyperplane;
-use super::search::Nearest;
 use super::settings::{at_least_one, fraction, positive};
+use crate::boundaries::{Boundaries, Crossing, ForRows};
+use crate::nearest::{Nearest, can_pay};
 
 /// Settings of [`Fab`].
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Serialize)]
@@ -94,52 +95,47 @@ impl Attack for Fab {
         Self::INFO
     }
 
-    /// Costs two queries a sample, step and restart, and in each step one gradient query for each class but the true
-    /// one.
+    /// Costs one query a sample where there are several boundaries, two queries a step and restart, and in each step one
+    /// gradient query for each boundary.
     fn perturb(&self, problem: &AttackProblem<'_>) -> Result<Perturbation, Error> {
+        let boundaries = Boundaries::new(problem, usize::MAX)?;
+        let crossings: Vec<Crossing<'_>> = (0..boundaries.ways()).map(|rank| boundaries.crossing(rank)).collect();
         let mut nearest = Nearest::new(problem);
         for restart in 0..self.0.restarts {
-            walk(problem, self.0, &Pieces::All, restart, &mut nearest)?;
+            walk(problem, self.0, &crossings, restart, &mut nearest)?;
         }
         Ok(nearest.finish())
     }
 }
 
-/// Which pieces of the boundary a walk may head for.
-pub(crate) enum Pieces {
-    /// The nearest of all, anew in each step.
-    All,
-    /// One for each row of the problem.
-    One(Vec<usize>),
-}
-
-/// One restart of all samples that have not been found inside epsilon; restart 0 begins at the clean samples.
+/// One restart towards the nearest of some boundaries, of all samples that have not been found inside epsilon; restart 0
+/// begins at the clean samples.
 pub(crate) fn walk(
     problem: &AttackProblem<'_>,
     config: FabConfig,
-    pieces: &Pieces,
+    crossings: &[Crossing<'_>],
     restart: usize,
     nearest: &mut Nearest<'_>,
 ) -> Result<(), Error> {
     let epsilon = f64::from(problem.threat.epsilon());
     let mut walkers = Vec::new();
     for row in 0..problem.inputs.len() {
-        if epsilon.is_infinite() || nearest.size(row) > epsilon {
+        if epsilon.is_infinite() || nearest.distance(row) > epsilon {
             let frame = Frame::new(problem.threat.domain(), problem.inputs.row(row));
             let change = if restart == 0 {
                 vec![0.0; frame.elements()]
             } else {
-                frame.change(&random_start(problem, row, restart, nearest.size(row))?)
+                frame.change(&random_start(problem, row, restart, nearest.distance(row))?)
             };
             walkers.push(Walker { row, frame, change });
         }
     }
     for _ in 0..config.steps {
-        walkers.retain(|walker| problem.oracle.remaining(problem.inputs.indices()[walker.row]) > 1);
+        walkers.retain(|walker| can_pay(problem, walker.row, 2));
         if walkers.is_empty() {
             break;
         }
-        step(problem, config, pieces, &mut walkers, nearest)?;
+        step(problem, config, crossings, &mut walkers, nearest)?;
     }
     Ok(())
 }
@@ -154,45 +150,41 @@ struct Walker<'a> {
 fn step(
     problem: &AttackProblem<'_>,
     config: FabConfig,
-    pieces: &Pieces,
+    crossings: &[Crossing<'_>],
     walkers: &mut [Walker<'_>],
     nearest: &mut Nearest<'_>,
 ) -> Result<(), Error> {
-    let norm = problem.threat.norm();
-    let task = &problem.oracle.spec().task;
     let rows: Vec<usize> = walkers.iter().map(|walker| walker.row).collect();
-    let goal = problem.goal.select(&rows);
-    let boundaries = Boundaries::new(&goal, task);
-    let projection_norm = if boundaries.has_kinks() { Norm::L2 } else { norm };
-    let objectives = match pieces {
-        Pieces::All => (0..boundaries.count())
-            .map(|piece| boundaries.objective(vec![piece; rows.len()]))
-            .collect::<Result<Vec<_>, _>>()?,
-        Pieces::One(chosen) => vec![boundaries.objective(rows.iter().map(|&row| chosen[row]).collect())?],
-    };
+    let objectives: Vec<ForRows<'_>> = crossings.iter().map(|objective| ForRows { objective, rows: &rows }).collect();
     let objectives: Vec<&dyn Objective> = objectives.iter().map(|objective| objective as &dyn Objective).collect();
     let points = points(problem, walkers)?;
     let gradients = problem.oracle.gradients(&points, &objectives)?;
     let Some(first) = gradients.first() else { return Ok(()) };
-    let reached = goal.reached(task, &first.outputs);
+    nearest.offer_reached(&rows, &points, &first.outputs);
+    let norm = if has_kinks(problem) { Norm::L2 } else { problem.threat.norm() };
     for (position, walker) in walkers.iter_mut().enumerate() {
-        if reached[position] {
-            nearest.offer(walker.row, points.row(position), norm.distance(walker.frame.clean(), points.row(position)));
-        }
-        walker.step_towards_boundary(projection_norm, config, position, &gradients);
+        walker.step_towards_boundary(norm, config, position, &gradients);
     }
 
     let points = self::points(problem, walkers)?;
-    let reached = goal.reached(task, &problem.oracle.outputs(&points)?);
+    let missed = nearest.offer_reached(&rows, &points, &problem.oracle.outputs(&points)?);
     for (position, walker) in walkers.iter_mut().enumerate() {
-        if reached[position] {
-            nearest.offer(walker.row, points.row(position), norm.distance(walker.frame.clean(), points.row(position)));
+        if missed.binary_search(&position).is_err() {
             for part in &mut walker.change {
                 *part *= config.backward;
             }
         }
     }
     Ok(())
+}
+
+/// Whether the boundary of the goal is the least of several differences of logits, so that its gradient jumps.
+fn has_kinks(problem: &AttackProblem<'_>) -> bool {
+    match (&problem.oracle.spec().task, problem.goal) {
+        (Task::MultiClass { classes }, Goal::Targeted { .. } | Goal::FalsePositive { .. }) => *classes > 2,
+        (Task::MultiLabel { thresholds }, Goal::Targeted { .. }) => thresholds.len() > 1,
+        _ => false,
+    }
 }
 
 impl Walker<'_> {

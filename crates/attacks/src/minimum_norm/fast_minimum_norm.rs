@@ -173,7 +173,7 @@ mod tests {
 
     #[test]
     fn passes_the_common_suite() {
-        let config = FastMinimumNormConfig { steps: 300, ..Default::default() };
+        let config = FastMinimumNormConfig { steps: 150, ..Default::default() };
         let attack = FastMinimumNorm::try_from(config).unwrap();
         for (norms, linear) in [(&[Norm::L0] as &[Norm], 1.25), (&[Norm::L1, Norm::L2, Norm::Linf], 1.01)] {
             assert_eq!(suite::check(&InNorm(&attack, norms), Strength { linear, goals: true }), Ok(()));

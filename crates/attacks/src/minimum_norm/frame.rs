@@ -29,6 +29,11 @@ impl<'a> Frame<'a> {
         self.clean
     }
 
+    /// The range of the bounds, in the unit of the data.
+    pub(crate) fn range(&self) -> f64 {
+        self.range
+    }
+
     /// How far an element may go down and up: at most 0 and at least 0, both 0 outside the region.
     pub(crate) fn room(&self, element: usize) -> (f64, f64) {
         if self.domain.is_mutable(element) {

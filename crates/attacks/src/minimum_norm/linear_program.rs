@@ -274,7 +274,7 @@ mod tests {
         for round in 0..200 {
             let rooms: Vec<(f64, f64)> = (0..4).map(|_| (-draw(0.1, 1.0), draw(0.1, 1.0))).collect();
             let inside: Vec<f64> = rooms.iter().map(|(low, high)| draw(*low, *high)).collect();
-            let rows: Vec<Inequality> = (0..1 + round % 4)
+            let rows: Vec<Inequality> = (0..=round % 4)
                 .map(|_| {
                     let normal: Vec<f64> = (0..4).map(|_| draw(-1.0, 1.0)).collect();
                     let least = normal.iter().zip(&inside).map(|(a, b)| a * b).sum();
@@ -284,9 +284,7 @@ mod tests {
             for norm in [Norm::L1, Norm::Linf] {
                 let (least, found) = least_norm(norm, &rows, &rooms).unwrap();
                 let holds = |v: &[f64]| {
-                    rows.iter().all(|row| {
-                        row.normal.iter().zip(v).map(|(a, b)| a * b).sum::<f64>() >= row.least - 1e-7
-                    })
+                    rows.iter().all(|row| row.normal.iter().zip(v).map(|(a, b)| a * b).sum::<f64>() >= row.least - 1e-7)
                 };
                 assert!(holds(&found), "{norm} {found:?}");
                 assert!((size(norm, &found) - least).abs() < 1e-7, "{norm} {found:?} {least}");
@@ -297,8 +295,9 @@ mod tests {
                 }
                 for _ in 0..50 {
                     let rival: Vec<f64> = rooms.iter().map(|(low, high)| draw(*low, *high)).collect();
-                    let rows_hold =
-                        rows.iter().all(|row| row.normal.iter().zip(&rival).map(|(a, b)| a * b).sum::<f64>() >= row.least);
+                    let rows_hold = rows
+                        .iter()
+                        .all(|row| row.normal.iter().zip(&rival).map(|(a, b)| a * b).sum::<f64>() >= row.least);
                     assert!(!rows_hold || size(norm, &rival) >= least - 1e-9, "{norm}");
                 }
             }

@@ -2,47 +2,7 @@
 
 use nocebo_core::{AttackProblem, Error, Goal, Loss, Norm, Objective, Outputs, Perturbation, Samples};
 
-/// The nearest successful point of each sample.
-pub(crate) struct Nearest<'a> {
-    problem: &'a AttackProblem<'a>,
-    found: Samples,
-    sizes: Vec<f64>,
-}
-
-impl<'a> Nearest<'a> {
-    pub(crate) fn new(problem: &'a AttackProblem<'a>) -> Self {
-        let batch = problem.inputs.len();
-        Self { problem, found: problem.inputs.clone(), sizes: vec![f64::INFINITY; batch] }
-    }
-
-    /// Size of the change kept for this row; infinity when there is none.
-    pub(crate) fn size(&self, row: usize) -> f64 {
-        self.sizes[row]
-    }
-
-    /// Keeps a point that reached the goal when its change is smaller than the one kept.
-    pub(crate) fn offer(&mut self, row: usize, point: &[f32], size: f64) {
-        if size < self.sizes[row] {
-            self.found.row_mut(row).copy_from_slice(point);
-            self.sizes[row] = size;
-        }
-    }
-
-    /// The kept points. A sample without one, or with one beyond a finite epsilon, is clean and no success.
-    pub(crate) fn finish(mut self) -> Perturbation {
-        let threat = self.problem.threat;
-        let success: Vec<bool> = (0..self.found.len())
-            .map(|row| {
-                let distance = threat.norm().distance(self.problem.inputs.row(row), self.found.row(row));
-                self.sizes[row].is_finite() && distance <= f64::from(threat.epsilon())
-            })
-            .collect();
-        for (row, _) in success.iter().enumerate().filter(|(_, success)| !**success) {
-            self.found.copy_row(row, self.problem.inputs, row);
-        }
-        Perturbation { inputs: self.found, success }
-    }
-}
+use crate::nearest::Nearest;
 
 /// What a search wants to know next; the point lies inside the bounds and the region.
 pub(crate) enum Ask {
@@ -142,7 +102,7 @@ pub(crate) fn minimise_objective<S: Search>(
                 };
                 if search.accepts(&seen) {
                     let size = search.size(problem.threat.norm(), inputs.row(row), seen.point);
-                    nearest.offer(row, seen.point, size);
+                    nearest.offer_by(row, seen.point, size);
                 }
                 if let Some(ask) = search.next(&seen) {
                     waiting.push((row, search, ask));

@@ -13,12 +13,12 @@
 
 use serde::{Deserialize, Serialize};
 
-use nocebo_core::{Attack, AttackInfo, AttackProblem, Error, Knowledge, Norm, Objective, Perturbation};
+use nocebo_core::{Attack, AttackInfo, AttackProblem, Error, Knowledge, Norm, Perturbation};
 
-use super::boundaries::Boundaries;
-use super::fab::{FabConfig, Pieces, walk};
-use super::search::Nearest;
+use super::fab::{FabConfig, walk};
 use super::settings::at_least_one;
+use crate::boundaries::Boundaries;
+use crate::nearest::Nearest;
 
 /// Settings of [`TargetedFab`].
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Serialize)]
@@ -73,41 +73,15 @@ impl Attack for TargetedFab {
     /// Costs one query a sample, and two queries and one gradient query a sample, step, restart and class. With a
     /// finite epsilon a sample that was found inside it leaves before the next class.
     fn perturb(&self, problem: &AttackProblem<'_>) -> Result<Perturbation, Error> {
+        let boundaries = Boundaries::new(problem, self.0.target_classes)?;
         let mut nearest = Nearest::new(problem);
-        let orders = orders(problem)?;
-        let classes = orders.first().map_or(0, Vec::len).min(self.0.target_classes);
-        for class in 0..classes {
-            let pieces = Pieces::One(orders.iter().map(|order| order[class]).collect());
+        for rank in 0..boundaries.ways() {
             for restart in 0..self.0.fab.restarts {
-                walk(problem, self.0.fab, &pieces, restart, &mut nearest)?;
+                walk(problem, self.0.fab, &[boundaries.crossing(rank)], restart, &mut nearest)?;
             }
         }
         Ok(nearest.finish())
     }
-}
-
-/// The pieces of each row's boundary, the one that is nearest to being reached first. [`Attack::run`] leaves at least
-/// one query.
-fn orders(problem: &AttackProblem<'_>) -> Result<Vec<Vec<usize>>, Error> {
-    let boundaries = Boundaries::new(problem.goal, &problem.oracle.spec().task);
-    let count = boundaries.count();
-    let batch = problem.inputs.len();
-    if count == 1 {
-        return Ok(vec![vec![0]; batch]);
-    }
-    let outputs = problem.oracle.outputs(problem.inputs)?;
-    let mut values = vec![Vec::with_capacity(count); batch];
-    let mut cotangent = vec![0.0; problem.oracle.spec().task.outputs()];
-    for piece in 0..count {
-        let objective = boundaries.objective(vec![piece; batch])?;
-        for (row, logits) in outputs.rows().enumerate() {
-            values[row].push((objective.evaluate(row, logits, &mut cotangent)?, piece));
-        }
-    }
-    for row in &mut values {
-        row.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
-    }
-    Ok(values.into_iter().map(|row| row.into_iter().map(|(_, piece)| piece).collect()).collect())
 }
 
 #[cfg(test)]
