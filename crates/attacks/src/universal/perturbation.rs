@@ -302,6 +302,22 @@ mod tests {
     }
 
     #[test]
+    fn a_change_that_is_learned_stays_in_ball_and_region() {
+        let (model, samples) = (suite::linear_binary(), suite::ct_samples());
+        let goal = Goal::Untargeted { labels: suite::decided(&model, &samples) };
+        let domain = suite::ct_domain().with_region((0..12).map(|at| at != 3).collect()).unwrap();
+        let oracle = nocebo_core::Oracle::new(&model, None);
+        for norm in [Norm::L2, Norm::Linf] {
+            let threat = ThreatModel::new(norm, 7.0, domain.clone()).unwrap();
+            let problem =
+                AttackProblem { oracle: &oracle, inputs: &samples, goal: &goal, threat: &threat, seed: Seed(1) };
+            let mut learning = Learning::new(&problem).unwrap();
+            learning.step(&[-50.0; 12]);
+            assert!((norm.distance(&learning.values, &[0.0; 12]) - 7.0).abs() < 1e-4 && learning.values[3] == 0.0);
+        }
+    }
+
+    #[test]
     fn other_shapes_are_refused() {
         let change = UniversalPerturbation { info: INFO, shape: vec![12], values: vec![0.0; 12].into(), fooled: 1.0 };
         let (model, samples) = (suite::linear_binary(), suite::ct_samples());
