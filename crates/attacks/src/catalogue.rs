@@ -5,19 +5,55 @@ use serde::de::DeserializeOwned;
 
 use nocebo_core::{Attack, AttackInfo, Error};
 
+use crate::control::additive_noise::{AdditiveNoise, AdditiveNoiseConfig};
+use crate::control::contrast_reduction::{ContrastReduction, ContrastReductionConfig};
+use crate::control::gaussian_blur::{GaussianBlur, GaussianBlurConfig};
 use crate::control::noise::{Noise, NoiseConfig};
+use crate::control::salt_and_pepper::{SaltAndPepper, SaltAndPepperConfig};
+use crate::control::single_pixel::{SinglePixel, SinglePixelConfig};
+use crate::decision::boundary::{Boundary, BoundaryConfig};
+use crate::decision::geoda::{GeoDa, GeoDaConfig};
+use crate::decision::hop_skip_jump::{HopSkipJump, HopSkipJumpConfig};
+use crate::decision::rays::{RayS, RaySConfig};
+use crate::decision::sign_opt::{SignOpt, SignOptConfig};
+use crate::decision::surfree::{SurFree, SurFreeConfig};
 use crate::fit::FitAttack;
+use crate::frequency::low_frequency::{LowFrequency, LowFrequencyConfig};
+use crate::frequency::vafa::{Vafa, VafaConfig};
+use crate::gradient::auto_pgd::{AutoPgd, AutoPgdConfig};
+use crate::gradient::auto_pgd_targeted::{AutoPgdTargeted, AutoPgdTargetedConfig};
 use crate::gradient::basic_iterative::{BasicIterative, BasicIterativeConfig};
+use crate::gradient::deep_fool::{DeepFool, DeepFoolConfig};
 use crate::gradient::fast_gradient::{FastGradient, FastGradientConfig};
+use crate::gradient::fast_gradient_value::{FastGradientValue, FastGradientValueConfig};
+use crate::gradient::fine_fool::{FineFool, FineFoolConfig};
+use crate::gradient::hot_cold::{HotCold, HotColdConfig};
 use crate::gradient::iterative_least_likely::IterativeLeastLikely;
+use crate::gradient::newton_fool::{NewtonFool, NewtonFoolConfig};
 use crate::gradient::one_step_target::{OneStepTarget, OneStepTargetConfig};
 use crate::gradient::pgd::{Pgd, PgdConfig};
 use crate::gradient::random_start_fgsm::{RandomStartFgsm, RandomStartFgsmConfig};
+use crate::gradient::saliency_map::{SaliencyMap, SaliencyMapConfig};
+use crate::gradient::super_deep_fool::{SuperDeepFool, SuperDeepFoolConfig};
+use crate::minimum_norm::augmented_lagrangian::{AugmentedLagrangian, AugmentedLagrangianConfig};
+use crate::minimum_norm::box_lbfgs::{BoxLbfgs, BoxLbfgsConfig};
+use crate::minimum_norm::brendel_bethge::{BrendelBethge, BrendelBethgeConfig};
+use crate::minimum_norm::carlini_wagner_l0::{CarliniWagnerL0, CarliniWagnerL0Config};
+use crate::minimum_norm::carlini_wagner_l2::{CarliniWagnerL2, CarliniWagnerL2Config};
+use crate::minimum_norm::carlini_wagner_linf::{CarliniWagnerLinf, CarliniWagnerLinfConfig};
+use crate::minimum_norm::decoupled_direction_norm::{DecoupledDirectionNorm, DecoupledDirectionNormConfig};
+use crate::minimum_norm::elastic_net::{ElasticNet, ElasticNetConfig};
+use crate::minimum_norm::fab::{Fab, FabConfig};
+use crate::minimum_norm::fast_minimum_norm::{FastMinimumNorm, FastMinimumNormConfig};
+use crate::minimum_norm::primal_dual::{PrimalDual, PrimalDualConfig};
+use crate::minimum_norm::sigma_zero::{SigmaZero, SigmaZeroConfig};
+use crate::minimum_norm::targeted_fab::{TargetedFab, TargetedFabConfig};
 use crate::physical::adv_cam::{AdvCam, AdvCamConfig};
 use crate::physical::eot::{Eot, EotConfig};
 use crate::physical::masked_patch::{MaskedPatch, MaskedPatchConfig};
 use crate::physical::robust_momentum::{RobustMomentum, RobustMomentumConfig};
 use crate::physical::rp2::{Rp2, Rp2Config};
+use crate::score::square::{Square, SquareConfig};
 use crate::spatial::affine::{AffineAttack, AffineAttackConfig};
 use crate::spatial::deformation::{Deformation, DeformationConfig};
 use crate::spatial::st_adv::{StAdv, StAdvConfig};
@@ -82,12 +118,53 @@ where
 
 const CATALOGUE: &[Entry<dyn Attack>] = &[
     entry::<Noise, NoiseConfig>(Noise::INFO),
+    entry::<AdditiveNoise, AdditiveNoiseConfig>(AdditiveNoise::INFO),
+    entry::<SaltAndPepper, SaltAndPepperConfig>(SaltAndPepper::INFO),
+    entry::<GaussianBlur, GaussianBlurConfig>(GaussianBlur::INFO),
+    entry::<ContrastReduction, ContrastReductionConfig>(ContrastReduction::INFO),
+    entry::<SinglePixel, SinglePixelConfig>(SinglePixel::INFO),
+    // gradient
     entry::<FastGradient, FastGradientConfig>(FastGradient::INFO),
     entry::<OneStepTarget, OneStepTargetConfig>(OneStepTarget::INFO),
     entry::<BasicIterative, BasicIterativeConfig>(BasicIterative::INFO),
     entry::<IterativeLeastLikely, BasicIterativeConfig>(IterativeLeastLikely::INFO),
     entry::<RandomStartFgsm, RandomStartFgsmConfig>(RandomStartFgsm::INFO),
     entry::<Pgd, PgdConfig>(Pgd::INFO),
+    entry::<AutoPgd, AutoPgdConfig>(AutoPgd::INFO),
+    entry::<AutoPgdTargeted, AutoPgdTargetedConfig>(AutoPgdTargeted::INFO),
+    entry::<DeepFool, DeepFoolConfig>(DeepFool::INFO),
+    entry::<SuperDeepFool, SuperDeepFoolConfig>(SuperDeepFool::INFO),
+    entry::<NewtonFool, NewtonFoolConfig>(NewtonFool::INFO),
+    entry::<SaliencyMap, SaliencyMapConfig>(SaliencyMap::INFO),
+    entry::<FastGradientValue, FastGradientValueConfig>(FastGradientValue::INFO),
+    entry::<HotCold, HotColdConfig>(HotCold::INFO),
+    entry::<FineFool, FineFoolConfig>(FineFool::INFO),
+    // frequency
+    entry::<LowFrequency, LowFrequencyConfig>(LowFrequency::INFO),
+    entry::<Vafa, VafaConfig>(Vafa::INFO),
+    // minimum norm
+    entry::<BoxLbfgs, BoxLbfgsConfig>(BoxLbfgs::INFO),
+    entry::<CarliniWagnerL2, CarliniWagnerL2Config>(CarliniWagnerL2::INFO),
+    entry::<CarliniWagnerL0, CarliniWagnerL0Config>(CarliniWagnerL0::INFO),
+    entry::<CarliniWagnerLinf, CarliniWagnerLinfConfig>(CarliniWagnerLinf::INFO),
+    entry::<DecoupledDirectionNorm, DecoupledDirectionNormConfig>(DecoupledDirectionNorm::INFO),
+    entry::<FastMinimumNorm, FastMinimumNormConfig>(FastMinimumNorm::INFO),
+    entry::<SigmaZero, SigmaZeroConfig>(SigmaZero::INFO),
+    entry::<Fab, FabConfig>(Fab::INFO),
+    entry::<TargetedFab, TargetedFabConfig>(TargetedFab::INFO),
+    entry::<BrendelBethge, BrendelBethgeConfig>(BrendelBethge::INFO),
+    entry::<ElasticNet, ElasticNetConfig>(ElasticNet::INFO),
+    entry::<PrimalDual, PrimalDualConfig>(PrimalDual::INFO),
+    entry::<AugmentedLagrangian, AugmentedLagrangianConfig>(AugmentedLagrangian::INFO),
+    // score
+    entry::<Square, SquareConfig>(Square::INFO),
+    // decision
+    entry::<HopSkipJump, HopSkipJumpConfig>(HopSkipJump::INFO),
+    entry::<Boundary, BoundaryConfig>(Boundary::INFO),
+    entry::<RayS, RaySConfig>(RayS::INFO),
+    entry::<SignOpt, SignOptConfig>(SignOpt::INFO),
+    entry::<SurFree, SurFreeConfig>(SurFree::INFO),
+    entry::<GeoDa, GeoDaConfig>(GeoDa::INFO),
     // transfer
     entry::<MiFgsm, MiFgsmConfig>(MiFgsm::INFO),
     entry::<NiFgsm, MiFgsmConfig>(NiFgsm::INFO),

@@ -14,7 +14,7 @@ use crate::findings::{Evidence, Finding, Status, findings};
 use crate::folder::{AuditFolder, RECORDS, REPORT, SUMMARY};
 use crate::gate::{Gate, GateResult};
 use crate::metrics::{DecisionMetrics, Subjects, ThreatResult};
-use crate::probe::probe;
+use crate::probe::{probe, probe_afterwards};
 use crate::records::{self, RecordSubjects};
 use crate::report::{self, ReportEntry};
 use crate::request::{AuditGoal, Checked, Provenance, Threat};
@@ -23,8 +23,8 @@ use crate::{AttackEntry, AuditError, AuditRequest};
 /// Version of the layout of `audit.json`.
 const SCHEMA: u32 = 1;
 
-/// Results of an audit: what `audit.json` holds. Everything but [`Audit::timings`] and [`Audit::run`] is the same
-/// whenever the same audit is repeated.
+/// Results of an audit: what `audit.json` holds. Everything but [`Audit::timings`], [`Audit::run`] and
+/// [`Audit::provenance`] is the same whenever the same audit is repeated.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 pub struct Audit {
     /// Version of this layout.
@@ -253,10 +253,12 @@ impl Audit {
         self.gates.iter().all(|gate| gate.passed)
     }
 
-    /// The threat that headlines are about: the greatest budget of the first norm.
+    /// The threat that headlines are about: the middle budget of the first norm (of an even number the greater), because
+    /// budgets reach from those that change nothing to those that must bring everything down.
     pub fn headline(&self) -> Option<&ThreatResult> {
         let norm = self.threats.first()?.norm;
-        self.threats.iter().rfind(|threat| threat.norm == norm)
+        let budgets: Vec<&ThreatResult> = self.threats.iter().filter(|threat| threat.norm == norm).collect();
+        budgets.get(budgets.len() / 2).copied()
     }
 }
 
@@ -269,9 +271,10 @@ fn carry_out(
     let AuditRequest { model, data, attacks, settings, provenance } = checked.request;
     let spec = model.spec();
     let (clean, outputs) = evaluate::clean(checked)?;
-    let probe = probe(checked, &outputs, &clean.standing)?;
+    let mut probe = probe(checked, &outputs, &clean)?;
     let (runs, skipped) = evaluate::plan(attacks, &checked.threats);
     let grid = evaluate::evaluate(checked, &runs, &clean, &outputs, folder, observer)?;
+    probe_afterwards(checked, &outputs, &clean, &grid.cells, &mut probe)?;
     let records = records::encode(RecordSubjects { data, clean: &clean }, &grid.cells.iter().collect::<Vec<_>>())?;
     let examples = examples(checked, &runs, &clean, &grid.cells)?;
 
@@ -446,4 +449,402 @@ fn example(
         pair: Samples::new([inputs.values(), outcome.perturbed_inputs.values()].concat(), inputs.shape())?,
         domain: data.domain.clone(),
     }))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::sync::Mutex;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use nocebo_core::DifferentiableModel;
+
+    use super::*;
+    use crate::evaluate::Event;
+    use crate::toy::{self, Behaviour, Bent, Mean, ToyAttack};
+    use crate::{AuditData, AuditSettings};
+
+    fn request<'a>(
+        model: &'a dyn DifferentiableModel,
+        data: &'a AuditData,
+        attacks: &'a [AttackEntry],
+        settings: &'a AuditSettings,
+        provenance: &'a Provenance,
+    ) -> AuditRequest<'a> {
+        AuditRequest { model, data, attacks, settings, provenance }
+    }
+
+    fn audit_of(
+        model: &dyn DifferentiableModel,
+        data: &AuditData,
+        attacks: &[AttackEntry],
+        settings: &AuditSettings,
+    ) -> Result<Evaluation, AuditError> {
+        evaluate(request(model, data, attacks, settings, &toy::provenance()), &())
+    }
+
+    fn hits(rate: crate::Rate) -> (u64, u64) {
+        (rate.hits, rate.trials)
+    }
+
+    #[test]
+    fn a_model_with_known_margins_has_the_known_robust_accuracy() {
+        let found =
+            audit_of(&Mean::new(), &toy::ten(), &toy::attacks(), &toy::settings(&[8.0, 0.5, 2.0, 4.0, 2.0])).unwrap();
+        let audit = &found.audit;
+        assert_eq!(hits(audit.clean.accuracy), (8, 10));
+        assert_eq!(audit.clean.balanced_accuracy, Some(0.8));
+        assert_eq!(audit.clean.false_negative_rate.map(hits), Some((1, 5)));
+        assert_eq!((audit.data.in_scope, audit.data.attacked), (10, 8));
+        // Epsilons come out ascending and once. The four margins on either side are 1, 3, 5 and 30.
+        let epsilons: Vec<f32> = audit.threats.iter().map(|threat| threat.epsilon).collect();
+        assert_eq!(epsilons, [0.5, 2.0, 4.0, 8.0]);
+        for (threat, standing) in audit.threats.iter().zip([8, 6, 4, 2]) {
+            let worst = &threat.worst_case;
+            assert_eq!(hits(worst.robust_accuracy), (standing, 10), "{}", threat.epsilon);
+            assert_eq!(hits(worst.robust_accuracy_stored), (standing, 10), "{}", threat.epsilon);
+            assert_eq!(hits(worst.attack_success_rate), (8 - standing, 8));
+            let missed = 1 + (8 - standing) / 2;
+            assert_eq!(worst.decisions.false_negative_rate.map(hits), Some((missed, 5)));
+            assert_eq!(worst.decisions.false_positive_rate.map(hits), Some((missed, 5)));
+            assert_eq!(worst.decisions.balanced_accuracy, Some((5 - missed) as f64 / 5.0));
+            assert_eq!(
+                threat.cells.iter().map(|cell| cell.attack.as_str()).collect::<Vec<_>>(),
+                ["fgsm", "pgd", "noise"]
+            );
+        }
+        let fgsm = &audit.threats[2].cells[0];
+        assert_eq!((fgsm.queries.mean, fgsm.queries.max, fgsm.gradient_queries.mean), (Some(2.0), 2, Some(1.0)));
+        assert_eq!(fgsm.perturbation.map(|size| (size.mean, size.median)), Some((4.0, 4.0)));
+        assert_eq!(audit.threats[0].cells[0].perturbation, None);
+        assert!(audit.evaluation_is_strong, "{:#?}", audit.findings);
+    }
+
+    #[test]
+    fn half_a_grey_level_does_not_survive_storage() {
+        // Means 128.25 and 127.75: both fall at 0.5, and neither does when the file stores whole levels.
+        let mut data = toy::data(&[128.0, 128.0]);
+        data.samples.values_mut()[3] = 129.0;
+        data.samples.values_mut()[7] = 127.0;
+        data.labels[0] = Label::Class(1);
+        let found = audit_of(&Mean::new(), &data, &toy::attacks(), &toy::settings(&[0.5, 1.0])).unwrap();
+        let half = &found.audit.threats[0];
+        assert_eq!(hits(half.worst_case.robust_accuracy), (0, 2));
+        assert_eq!(hits(half.worst_case.robust_accuracy_stored), (2, 2));
+        assert_eq!(hits(found.audit.threats[1].worst_case.robust_accuracy_stored), (0, 2));
+    }
+
+    #[test]
+    fn noise_is_no_part_of_the_worst_case() {
+        let attacks =
+            [ToyAttack::entry(crate::CONTROL, Behaviour::Noise), ToyAttack::entry("weak", Behaviour::Backwards(1))];
+        let found = audit_of(&Mean::new(), &toy::ten(), &attacks, &toy::settings(&[64.0])).unwrap();
+        let threat = &found.audit.threats[0];
+        assert!(threat.cells[1].control && threat.cells[1].attack_success_rate.hits > 0);
+        assert_eq!(hits(threat.worst_case.robust_accuracy), (8, 10));
+    }
+
+    #[test]
+    fn a_sample_that_fell_at_a_smaller_budget_has_fallen() {
+        // This attack works at 8 and does the opposite at 16.
+        struct Fading;
+        impl nocebo_core::Attack for Fading {
+            fn info(&self) -> nocebo_core::AttackInfo {
+                ToyAttack::entry("fading", Behaviour::SignSteps(1)).attack.info()
+            }
+            fn perturb(
+                &self,
+                problem: &nocebo_core::AttackProblem<'_>,
+            ) -> Result<nocebo_core::Perturbation, nocebo_core::Error> {
+                let behaviour =
+                    if problem.threat.epsilon() > 10.0 { Behaviour::Backwards(1) } else { Behaviour::SignSteps(1) };
+                ToyAttack::entry("", behaviour).attack.perturb(problem)
+            }
+        }
+        let attacks = [AttackEntry::new("fading", serde_json::Value::Null, Box::new(Fading))];
+        let found = audit_of(&Mean::new(), &toy::ten(), &attacks, &toy::settings(&[8.0, 16.0])).unwrap();
+        let [eight, sixteen] = &found.audit.threats[..] else { panic!() };
+        assert_eq!((eight.worst_case.robust_accuracy.hits, sixteen.worst_case.robust_accuracy.hits), (2, 2));
+        assert_eq!((eight.cells[0].robust_accuracy.hits, sixteen.cells[0].robust_accuracy.hits), (2, 8));
+        assert_eq!(sixteen.worst_case.decisions.false_negative_rate.map(hits), Some((4, 5)));
+        let growth = found.audit.findings.iter().find(|finding| finding.id == "success_grows_with_epsilon").unwrap();
+        assert_eq!(growth.status, Status::Fail);
+        assert!(!found.audit.evaluation_is_strong);
+    }
+
+    #[test]
+    fn minimum_norm_attacks_run_once_and_are_judged_at_every_budget() {
+        let attacks = [ToyAttack::entry("least", Behaviour::LeastChange)];
+        let found = audit_of(&Mean::new(), &toy::ten(), &attacks, &toy::settings(&[1.0, 2.0, 4.0, 40.0])).unwrap();
+        // The changes found are 1.25, 3.25, 5.25 and 30.25 on either side.
+        let standing: Vec<u64> =
+            found.audit.threats.iter().map(|threat| threat.worst_case.robust_accuracy.hits).collect();
+        assert_eq!(standing, [8, 6, 4, 0]);
+        // As stored, class 0 moves to 128 only, which is still class 0; class 1 falls there.
+        let stored: Vec<u64> =
+            found.audit.threats.iter().map(|threat| threat.worst_case.robust_accuracy_stored.hits).collect();
+        assert_eq!(stored, [7, 7, 6, 4]);
+        assert_eq!(found.audit.timings.runs.len(), 1);
+        let summary = &found.audit.threats[1].cells[0];
+        assert_eq!((summary.claimed_but_not_confirmed, summary.outside_threat), (0, 0));
+        assert_eq!(summary.perturbation.map(|size| size.median), Some(1.25));
+    }
+
+    #[test]
+    fn claims_are_believed_only_when_confirmed_and_allowed() {
+        let attacks = [
+            ToyAttack::entry("liar", Behaviour::Lie),
+            ToyAttack::entry("escape", Behaviour::Escape),
+            ToyAttack::entry("forget", Behaviour::Forget),
+        ];
+        let found = audit_of(&Mean::new(), &toy::ten(), &attacks, &toy::settings(&[4.0])).unwrap();
+        let threat = &found.audit.threats[0];
+        assert_eq!(hits(threat.worst_case.robust_accuracy), (8, 10));
+        let [liar, escape, forget] = &threat.cells[..] else { panic!() };
+        assert_eq!(liar.claimed_but_not_confirmed, 8);
+        assert_eq!((escape.claimed_but_not_confirmed, escape.outside_threat), (8, 8));
+        assert_eq!((forget.claimed_but_not_confirmed, forget.found_but_not_returned), (0, 4));
+        let failed: Vec<&str> = found
+            .audit
+            .findings
+            .iter()
+            .filter(|finding| finding.status == Status::Fail)
+            .map(|finding| finding.id.as_str())
+            .collect();
+        assert_eq!(
+            failed,
+            ["unlimited_attacks_succeed", "claims_confirmed", "found_points_returned", "points_within_threat"]
+        );
+    }
+
+    #[test]
+    fn a_model_that_breaks_on_the_way_does_not_look_robust() {
+        // Not a number once the mean passes 129.5; the clean samples of class 0 are all below.
+        let model = Bent {
+            inner: Mean::new(),
+            logits: |point: &[f32], logits: &mut [f32]| {
+                if (129.5..130.5).contains(&point[0]) {
+                    logits[1] = f32::NAN;
+                }
+            },
+            gradient: |_: &mut [f32]| (),
+        };
+        let data = toy::data(&[127.0, 125.0, 98.0, 131.0]);
+        let attacks = [ToyAttack::entry("fgsm", Behaviour::SignSteps(1))];
+        for batch_size in [1, 4] {
+            let settings = AuditSettings { batch_size, ..toy::settings(&[5.0]) };
+            let found = audit_of(&model, &data, &attacks, &settings).unwrap();
+            let cell = &found.audit.threats[0].cells[0];
+            // 125 + 5 = 130 meets the NaN; 127 and 131 fall as usual; 98 holds.
+            assert_eq!((cell.not_finite, hits(cell.robust_accuracy)), (1, (1, 4)));
+            assert_eq!(hits(cell.robust_accuracy_stored), (1, 4));
+            assert_eq!(cell.decisions.false_positive_rate.map(hits), Some((2, 3)));
+            assert_eq!(found.cells[0].rows[1].as_ref().unwrap().decision, None);
+        }
+        // On a clean sample it is an error that names the sample.
+        let error = audit_of(&model, &toy::data(&[127.0, 130.0]), &attacks, &toy::settings(&[1.0])).unwrap_err();
+        assert!(error.to_string().starts_with("sample 101: the model's output is not finite"), "{error}");
+    }
+
+    #[test]
+    fn a_goal_about_one_finding_attacks_only_samples_that_have_it() {
+        let settings = AuditSettings { goal: AuditGoal::FalseNegative { finding: 1 }, ..toy::settings(&[2.0, 4.0]) };
+        let found = audit_of(&Mean::new(), &toy::ten(), &toy::attacks(), &settings).unwrap();
+        assert_eq!((found.audit.data.in_scope, found.audit.data.attacked), (5, 4));
+        // Robust accuracy is the sensitivity under attack; specificity is that of the clean samples.
+        let four = &found.audit.threats[1].worst_case;
+        assert_eq!(hits(four.robust_accuracy), (2, 5));
+        assert_eq!(four.decisions.false_negative_rate.map(hits), Some((3, 5)));
+        assert_eq!(four.decisions.false_positive_rate.map(hits), Some((1, 5)));
+        assert!(found.cells[0].rows[..4].iter().all(Option::is_none));
+        let opposite = AuditSettings { goal: AuditGoal::FalsePositive { finding: 1 }, ..toy::settings(&[4.0]) };
+        let found = audit_of(&Mean::new(), &toy::ten(), &toy::attacks(), &opposite).unwrap();
+        assert_eq!(hits(found.audit.threats[0].worst_case.robust_accuracy), (2, 5));
+        let nobody = audit_of(&Mean::new(), &toy::data(&[99.0]), &toy::attacks(), &settings).unwrap_err();
+        assert!(nobody.to_string().contains("at least one sample that the goal is about"), "{nobody}");
+    }
+
+    type Parts = (AuditData, Vec<AttackEntry>, AuditSettings);
+
+    #[test]
+    fn requests_that_do_not_fit_are_refused_with_what_was_expected() {
+        let good = (toy::ten(), toy::attacks(), toy::settings(&[1.0]));
+        let refused = |change: &dyn Fn(&mut Parts)| {
+            let mut parts = (good.0.clone(), toy::attacks(), good.2.clone());
+            change(&mut parts);
+            audit_of(&Mean::new(), &parts.0, &parts.1, &parts.2).unwrap_err().to_string()
+        };
+        let messages = [
+            refused(&|parts| parts.0.labels.truncate(9)),
+            refused(&|parts| parts.0.labels[0] = Label::Class(2)),
+            refused(&|parts| parts.0.patients = Some(vec!["a".to_owned()])),
+            refused(&|parts| parts.0.samples = parts.0.samples.select(&[0, 0, 1, 1, 2, 2, 3, 3, 4, 4])),
+            refused(&|parts| parts.2.batch_size = 0),
+            refused(&|parts| parts.2.threats.clear()),
+            refused(&|parts| parts.2.threats[0].epsilons.clear()),
+            refused(&|parts| parts.2.threats[0].epsilons.push(f32::NAN)),
+            refused(&|parts| parts.2.threats[0].norm = Norm::L2),
+            refused(&|parts| parts.2.finding = Some(2)),
+            refused(&|parts| parts.2.gates.push("robust_accuracy(linf:2) >= 0.5".parse().unwrap())),
+            refused(&|parts| parts.1[0].name = "pgd".to_owned()),
+            refused(&|parts| parts.1.truncate(0)),
+            refused(&|parts| parts.0.samples.values_mut()[0] = 256.0),
+        ];
+        insta::assert_snapshot!(messages.join("\n"));
+    }
+
+    #[test]
+    fn an_attack_that_fails_is_named() {
+        let attacks = toy::attacks();
+        let model = nocebo_core::BlackBox(Mean::new());
+        let error = audit_of(&model, &toy::ten(), &attacks, &toy::settings(&[1.0])).unwrap_err();
+        assert!(matches!(&error, AuditError::Attack { attack, epsilon: 1.0, .. } if attack == "fgsm"), "{error}");
+    }
+
+    fn files(folder: &Path) -> (Vec<u8>, serde_json::Value) {
+        let mut json: serde_json::Value = serde_json::from_slice(&fs::read(folder.join(SUMMARY)).unwrap()).unwrap();
+        let parts = json.as_object_mut().unwrap();
+        assert!(parts.remove("timings").is_some() && parts.remove("run").is_some());
+        (fs::read(folder.join(RECORDS)).unwrap(), json)
+    }
+
+    #[test]
+    fn results_do_not_depend_on_batches_or_threads() {
+        let (data, attacks, provenance) = (toy::ten(), toy::attacks(), toy::provenance());
+        let mut seen = Vec::new();
+        for batch_size in [1, 3, 64] {
+            for threads in [1, 2] {
+                let folder = tempfile::tempdir().unwrap();
+                let settings = AuditSettings { batch_size, ..toy::settings(&[0.5, 2.0, 8.0]) };
+                let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+                let model = Mean::new();
+                let request = request(&model, &data, &attacks, &settings, &provenance);
+                pool.install(|| run(request, folder.path(), &())).unwrap();
+                seen.push(files(folder.path()));
+            }
+        }
+        assert!(seen.windows(2).all(|pair| pair[0] == pair[1]));
+        assert_eq!(seen[0].0[..4], *b"PAR1");
+    }
+
+    /// Stops before the cell with this number, and counts what is computed and what is restored.
+    #[derive(Default)]
+    struct Watch {
+        stop_before: Option<usize>,
+        asked: AtomicUsize,
+        started: AtomicUsize,
+        restored: AtomicUsize,
+        names: Mutex<Vec<String>>,
+    }
+
+    impl Observer for Watch {
+        fn event(&self, event: Event<'_>) {
+            match event {
+                Event::CellStarted { name, .. } => {
+                    self.started.fetch_add(1, Ordering::Relaxed);
+                    self.names.lock().unwrap().push(name.to_owned());
+                }
+                Event::CellFinished { restored: true, .. } => {
+                    self.restored.fetch_add(1, Ordering::Relaxed);
+                }
+                _ => {}
+            }
+        }
+
+        fn stop(&self) -> bool {
+            Some(self.asked.fetch_add(1, Ordering::Relaxed)) == self.stop_before
+        }
+    }
+
+    #[test]
+    fn a_stopped_audit_continues_to_the_same_bytes() {
+        let (data, provenance, settings) = (toy::ten(), toy::provenance(), toy::settings(&[2.0, 4.0]));
+        let mut attacks = toy::attacks();
+        attacks.push(ToyAttack::entry("least", Behaviour::LeastChange));
+        let model = Mean::new();
+        let request = request(&model, &data, &attacks, &settings, &provenance);
+        let whole = tempfile::tempdir().unwrap();
+        run(request, whole.path(), &()).unwrap();
+
+        let folder = tempfile::tempdir().unwrap();
+        let watch = Watch { stop_before: Some(3), ..Watch::default() };
+        let error = run(request, folder.path(), &watch).unwrap_err();
+        let AuditError::Stopped { finished, total, missing } = &error else { panic!("{error}") };
+        assert_eq!((*finished, *total), (3, 7));
+        assert_eq!(missing, &["pgd linf:4", "noise linf:2", "noise linf:4", "least linf, least change"]);
+        assert!(!folder.path().join(SUMMARY).exists() && !folder.path().join(RECORDS).exists());
+        // A torn cell is computed again.
+        let cells = folder.path().join("cells");
+        let torn = fs::read_dir(&cells).unwrap().map(|entry| entry.unwrap().path());
+        let torn = torn.filter(|path| path.extension().is_some_and(|extension| extension == "parquet")).min().unwrap();
+        fs::write(&torn, &fs::read(&torn).unwrap()[..40]).unwrap();
+
+        let watch = Watch::default();
+        run(request, folder.path(), &watch).unwrap();
+        assert_eq!((watch.started.into_inner(), watch.restored.into_inner()), (5, 2));
+        assert_eq!(files(folder.path()), files(whole.path()));
+        assert_eq!(Audit::read(folder.path()).unwrap().settings, Audit::read(whole.path()).unwrap().settings);
+    }
+
+    #[test]
+    fn cells_of_another_audit_are_not_taken() {
+        let (data, provenance, settings) = (toy::ten(), toy::provenance(), toy::settings(&[2.0]));
+        let folder = tempfile::tempdir().unwrap();
+        let computed = |model: &dyn DifferentiableModel, data: &AuditData, settings: &AuditSettings, step: u32| {
+            let mut attacks = toy::attacks();
+            attacks[0].settings = serde_json::json!({ "step": step });
+            let watch = Watch::default();
+            run(request(model, data, &attacks, settings, &provenance), folder.path(), &watch).unwrap();
+            watch.names.into_inner().unwrap()
+        };
+        let all = ["fgsm linf:2", "pgd linf:2", "noise linf:2"];
+        assert_eq!(computed(&Mean::new(), &data, &settings, 1), all);
+        assert_eq!(computed(&Mean::new(), &data, &settings, 1), [""; 0]);
+        assert_eq!(computed(&Mean::new(), &data, &settings, 2), ["fgsm linf:2"]);
+        assert_eq!(computed(&Mean::scaled(2.0), &data, &settings, 1), all);
+        let reseeded = AuditSettings { seed: Seed(1), ..settings.clone() };
+        assert_eq!(computed(&Mean::new(), &data, &reseeded, 1), all);
+        let relabelled = {
+            let mut data = data.clone();
+            data.labels[4] = Label::Class(0);
+            data
+        };
+        assert_eq!(computed(&Mean::new(), &relabelled, &settings, 1), all);
+        let other_batches = AuditSettings { batch_size: 3, ..settings.clone() };
+        assert_eq!(computed(&Mean::new(), &data, &other_batches, 1), [""; 0]);
+    }
+
+    #[test]
+    fn examples_show_what_fell_one_label_after_the_other() {
+        let settings = AuditSettings { include_images: 3, ..toy::settings(&[2.0, 4.0]) };
+        let data = toy::data(&[125.0, 127.0, 98.0, 131.0, 129.0]);
+        let found = audit_of(&Mean::new(), &data, &toy::attacks(), &settings).unwrap();
+        let shown: Vec<(u64, f32, &str, &str)> = found
+            .examples
+            .iter()
+            .map(|example| {
+                (example.sample, example.epsilon, example.label.as_str(), example.perturbed_decision.as_str())
+            })
+            .collect();
+        assert_eq!(
+            shown,
+            [(101, 2.0, "normal", "pneumonia"), (104, 2.0, "pneumonia", "normal"), (100, 4.0, "normal", "pneumonia"),]
+        );
+        assert_eq!(found.examples[0].pair.row(1), [129.0; 4]);
+    }
+
+    #[test]
+    fn the_summary_can_be_read_back_and_strangers_are_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let settings = AuditSettings {
+            gates: vec!["robust_accuracy(linf:2) >= 0.1".parse().unwrap()],
+            ..toy::settings(&[0.1, 2.0])
+        };
+        let found =
+            run(request(&Mean::new(), &toy::ten(), &toy::attacks(), &settings, &toy::provenance()), folder.path(), &())
+                .unwrap();
+        assert_eq!(Audit::read(folder.path()).unwrap(), found.audit);
+        fs::write(folder.path().join(SUMMARY), "{}").unwrap();
+        assert!(matches!(Audit::read(folder.path()), Err(AuditError::Corrupt { .. })));
+    }
 }

@@ -343,7 +343,7 @@ fn carry_out(
 ///
 /// Where a number is not finite the samples are attacked one by one, so that one of them cannot spoil its neighbours;
 /// the one itself counts as fallen.
-fn attack(checked: &Checked<'_>, run: &Run<'_>, positions: &[usize]) -> Result<Vec<Vec<Attacked>>, Error> {
+pub(crate) fn attack(checked: &Checked<'_>, run: &Run<'_>, positions: &[usize]) -> Result<Vec<Vec<Attacked>>, Error> {
     let AuditRequest { model, data, settings, .. } = checked.request;
     let inputs = data.samples.select(positions);
     let goal = checked.goal.select(positions);
@@ -480,4 +480,40 @@ pub(crate) fn majority_share(labels: &[Label]) -> f64 {
     sorted.sort();
     let most = sorted.chunk_by(|a, b| a == b).map(<[_]>::len).max().unwrap_or(0);
     most as f64 / labels.len().max(1) as f64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::toy;
+
+    fn stored(norm: Norm, epsilon: f32, clean: [f32; 4], point: [f32; 4]) -> (Vec<f32>, Vec<f32>) {
+        let samples = |values: [f32; 4]| Samples::new(values.to_vec(), &toy::SHAPE).unwrap();
+        let threat = ThreatModel::new(norm, epsilon, toy::domain()).unwrap();
+        let (base, stored) = as_stored(&threat, &samples(clean), &samples(point));
+        (base.values().to_vec(), stored.values().to_vec())
+    }
+
+    #[test]
+    fn stored_values_are_the_nearest_unless_that_leaves_the_ball() {
+        let clean = [100.0; 4];
+        let of = |norm, epsilon, point| stored(norm, epsilon, clean, point).1;
+        assert_eq!(of(Norm::Linf, 2.0, [101.6, 98.4, 100.2, 100.0]), [102.0, 98.0, 100.0, 100.0]);
+        assert_eq!(of(Norm::Linf, 0.5, [100.5, 99.5, 100.4, 100.0]), clean);
+        // 1.6 and 1.2 make 2; their nearest levels 2 and 1 make 2.24, cut they make 1.41.
+        assert_eq!(of(Norm::L2, 2.0, [101.6, 101.2, 100.0, 100.0]), [101.0, 101.0, 100.0, 100.0]);
+        assert_eq!(of(Norm::L2, 2.3, [101.6, 101.2, 100.0, 100.0]), [102.0, 101.0, 100.0, 100.0]);
+    }
+
+    #[test]
+    fn a_clean_sample_between_two_levels_is_stored_too() {
+        let (base, stored) = stored(Norm::Linf, 2.0, [100.4; 4], [102.4, 98.4, 100.4, 102.3]);
+        assert_eq!((base, stored), (vec![100.0; 4], vec![102.0, 98.0, 100.0, 102.0]));
+    }
+
+    #[test]
+    fn the_most_frequent_label_is_counted() {
+        assert_eq!(majority_share(&[0, 1, 1, 2, 1].map(Label::Class)), 0.6);
+        assert_eq!(majority_share(&[]), 0.0);
+    }
 }

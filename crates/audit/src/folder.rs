@@ -12,9 +12,10 @@
 //! the old file or the new one. A cell counts as finished when its digest agrees; otherwise it is computed again.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io::{ErrorKind, Write};
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
+use nocebo_core::file::{TEMPORARY, check_writable, write_file};
 use serde::{Deserialize, Serialize};
 
 use crate::AuditError;
@@ -22,7 +23,6 @@ use crate::digest::sha256;
 
 const LOCK: &str = "audit.lock";
 const CELLS: &str = "cells";
-const TEMPORARY: &str = "part";
 
 /// Name of the records of all cells.
 pub const RECORDS: &str = "records.parquet";
@@ -35,7 +35,7 @@ pub const SUMMARY: &str = "audit.json";
 #[derive(Debug)]
 pub struct AuditFolder {
     path: PathBuf,
-    _lock: File,
+    lock: File,
 }
 
 /// What stands beside the records of a finished cell.
@@ -78,7 +78,7 @@ impl AuditFolder {
             Err(TryLockError::Error(error)) if error.kind() == ErrorKind::Unsupported => {}
             Err(TryLockError::Error(error)) => return Err(AuditError::write(&lock_path)(error)),
         }
-        let folder = Self { path: path.to_owned(), _lock: lock };
+        let folder = Self { path: path.to_owned(), lock };
         let cells = path.join(CELLS);
         fs::create_dir_all(&cells).map_err(AuditError::write(&cells))?;
         for name in [SUMMARY, REPORT, RECORDS] {
@@ -93,8 +93,8 @@ impl AuditFolder {
             }
         }
         // What cannot be written is found out now, not after an hour.
-        folder.write_file(&cells.join("probe"), b"")?;
-        remove(&cells.join("probe"))?;
+        let probe = cells.join("probe");
+        check_writable(&probe).map_err(AuditError::write(&probe))?;
         Ok(folder)
     }
 
@@ -109,7 +109,7 @@ impl AuditFolder {
     ///
     /// [`AuditError::Write`]; the former file is then still there.
     pub fn write(&self, name: &str, bytes: &[u8]) -> Result<(), AuditError> {
-        self.write_file(&self.path.join(name), bytes)
+        write(&self.path.join(name), bytes)
     }
 
     /// The records of a cell and the seconds it took; none when the cell is not finished.
@@ -134,30 +134,20 @@ impl AuditFolder {
         let seal = serde_json::to_vec(&CellSeal { sha256: sha256(records), seconds })
             .map_err(AuditError::encode("seal of a cell"))?;
         let cells = self.path.join(CELLS);
-        self.write_file(&cells.join(format!("{id}.parquet")), records)?;
-        self.write_file(&cells.join(format!("{id}.json")), &seal)
-    }
-
-    fn write_file(&self, path: &Path, bytes: &[u8]) -> Result<(), AuditError> {
-        let temporary = path.with_added_extension(TEMPORARY);
-        let written = (|| {
-            let mut file = File::create(&temporary)?;
-            file.write_all(bytes)?;
-            file.sync_all()?;
-            fs::rename(&temporary, path)?;
-            sync_folder(path.parent().unwrap_or(&self.path))
-        })();
-        written.map_err(|error| {
-            // The error below is what matters; a left-over temporary file is removed by the next audit.
-            let _ = fs::remove_file(&temporary);
-            AuditError::write(path)(error)
-        })
+        write(&cells.join(format!("{id}.parquet")), records)?;
+        write(&cells.join(format!("{id}.json")), &seal)
     }
 }
 
-/// Makes a rename last through a power failure. Only Unix can flush a folder; elsewhere the system orders renames.
-fn sync_folder(folder: &Path) -> std::io::Result<()> {
-    if cfg!(unix) { File::open(folder)?.sync_all() } else { Ok(()) }
+impl Drop for AuditFolder {
+    fn drop(&mut self) {
+        // Closing the file alone would leave the folder locked while a process that was just started still has it open.
+        let _ = self.lock.unlock();
+    }
+}
+
+fn write(path: &Path, bytes: &[u8]) -> Result<(), AuditError> {
+    write_file(path, bytes).map_err(AuditError::write(path))
 }
 
 fn remove(path: &Path) -> Result<(), AuditError> {

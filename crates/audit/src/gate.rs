@@ -243,3 +243,91 @@ impl Gate {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::toy::{self, Mean};
+    use crate::{AuditRequest, AuditSettings, evaluate};
+
+    #[test]
+    fn gates_are_read_and_written_as_they_were() {
+        for text in [
+            "clean_accuracy > 0.8",
+            "robust_accuracy(linf:1) >= 0.5",
+            "robust_accuracy( linf:4/255range )>=.5",
+            "false_negative_rate(linf:0.1sd) <= 0.1",
+            "sensitivity<1",
+        ] {
+            let gate: Gate = text.parse().unwrap();
+            assert_eq!(gate.to_string(), text);
+            let json = serde_json::to_string(&gate).unwrap();
+            assert_eq!(serde_json::from_str::<Gate>(&json).unwrap(), gate);
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_judged_is_refused_with_what_was_expected() {
+        let refused = [
+            "robust_accuracy(linf:1)",
+            "robust_accuracy(linf:1) = 0.5",
+            "robust_accuracy(linf:1) >= half",
+            "robust_accuracy(linf:1) >= 50",
+            "robust_accuracy(linf:1 >= 0.5",
+            "robust_accuracy >= 0.5",
+            "robust_accuracy(linf:1,2) >= 0.5",
+            "robust_accuracy(l3:1) >= 0.5",
+            "clean_accuracy(linf:1) >= 0.5",
+            "robustness >= 0.5",
+            "",
+        ];
+        let messages: Vec<String> = refused.iter().map(|text| text.parse::<Gate>().unwrap_err().to_string()).collect();
+        insta::assert_snapshot!(messages.join("\n"));
+    }
+
+    /// The toy audit: clean accuracy 8 of 10, robust accuracy 6 of 10 at 2 and 4 of 10 at 4.
+    fn judge(text: &str) -> Result<GateResult, AuditError> {
+        let settings = AuditSettings { gates: vec![text.parse()?], ..toy::settings(&[2.0, 4.0]) };
+        let (model, data, attacks, provenance) = (Mean::new(), toy::ten(), toy::attacks(), toy::provenance());
+        let request = AuditRequest {
+            model: &model,
+            data: &data,
+            attacks: &attacks,
+            settings: &settings,
+            provenance: &provenance,
+        };
+        Ok(evaluate(request, &())?.audit.gates.remove(0))
+    }
+
+    #[test]
+    fn the_pessimistic_end_of_the_interval_is_judged() {
+        // Wilson, 6 of 10: [0.3127, 0.8318].
+        let held = judge("robust_accuracy(linf:2) >= 0.31").unwrap();
+        assert!(held.passed && held.value == Some(0.6) && (held.judged - 0.312_67).abs() < 1e-5, "{held:?}");
+        assert!(!judge("robust_accuracy(linf:2) >= 0.32").unwrap().passed);
+        assert!(!judge("robust_accuracy(linf:2) <= 0.83").unwrap().passed);
+        assert!(judge("robust_accuracy(linf:2) < 0.84").unwrap().passed);
+        // 2 of 5 missed at 2 grey levels, which is 2/255 of the range and 0.04 standard deviations.
+        for threat in ["linf:2", "linf:2/255range", "linf:0.04sd"] {
+            let missed = judge(&format!("false_negative_rate({threat}) <= 0.77")).unwrap();
+            assert!(missed.passed && missed.value == Some(0.4), "{missed:?}");
+        }
+        assert!(!judge("false_negative_rate(linf:2) <= 0.76").unwrap().passed);
+        assert_eq!(judge("sensitivity(linf:2) >= 0.2").unwrap().value, Some(0.6));
+        assert_eq!(judge("clean_accuracy >= 0.4").unwrap().value, Some(0.8));
+        assert_eq!(judge("attack_success_rate(linf:4) <= 1").unwrap().value, Some(0.5));
+        let balanced = judge("balanced_accuracy(linf:4) >= 0.1").unwrap();
+        // Both recalls are 2 of 5: [0.1176, 0.7693].
+        assert!(balanced.value == Some(0.4) && (balanced.judged - 0.117_62).abs() < 1e-5, "{balanced:?}");
+    }
+
+    #[test]
+    fn a_threat_that_is_not_audited_is_an_error() {
+        for text in ["robust_accuracy(linf:3) >= 0.5", "robust_accuracy(l2:2) >= 0.5"] {
+            let error = judge(text).unwrap_err();
+            assert!(matches!(error, AuditError::GateNotAudited { .. }), "{error}");
+            assert!(error.to_string().ends_with("expected one of linf:2, linf:4"), "{error}");
+        }
+        assert!(judge("robust_accuracy(linf:2HU) >= 0.5").is_err());
+    }
+}

@@ -339,3 +339,121 @@ pub(crate) fn significant(value: f64) -> String {
     let text = format!("{value:.digits$}");
     if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.').to_owned() } else { text }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use nocebo_core::{DomainConfig, Field, Unit};
+
+    #[test]
+    fn a_median_of_an_even_number_lies_between() {
+        assert_eq!(PerturbationSize::of(vec![]), None);
+        let odd = PerturbationSize::of(vec![5.0, 1.0, 3.0]).unwrap();
+        assert_eq!((odd.mean, odd.median), (3.0, 3.0));
+        let even = PerturbationSize::of(vec![8.0, 1.0, 3.0, 4.0]).unwrap();
+        assert_eq!((even.mean, even.median), (4.0, 3.5));
+    }
+
+    /// Three exclusive classes, or three findings.
+    fn decisions(labels: &[Label], decided: &[Label], harm: Option<&Cell>) -> DecisionMetrics {
+        let clean = Clean {
+            decisions: decided.to_vec(),
+            margins: vec![-1.0; labels.len()],
+            in_scope: vec![true; labels.len()],
+            standing: vec![true; labels.len()],
+        };
+        let domain = Domain::grey_levels(&[1], 255.0).unwrap();
+        let names = ["a", "b", "c"].map(str::to_owned);
+        let subjects = Subjects { labels, clean: &clean, class_names: &names, finding: Some(1), domain: &domain };
+        let mut all = Harm::none(labels.len(), 3);
+        if let Some(cell) = harm {
+            all.add(labels, cell);
+        }
+        subjects.decisions(&all)
+    }
+
+    fn fell(decision: Label) -> Attacked {
+        Attacked {
+            claimed: true,
+            within_threat: true,
+            finite: true,
+            success: true,
+            success_stored: true,
+            decision: Some(decision),
+            margin: Some(1.0),
+            distances: Some([1.0; 4]),
+            queries: Queries::default(),
+            trace: crate::cell::Trace::default(),
+        }
+    }
+
+    fn cell(rows: Vec<Option<Attacked>>) -> Cell {
+        Cell { attack: "x".to_owned(), control: false, norm: Norm::Linf, epsilon: 1.0, rows }
+    }
+
+    fn counts(rate: Rate) -> (u64, u64) {
+        (rate.hits, rate.trials)
+    }
+
+    #[test]
+    fn a_class_that_an_attack_leaves_or_enters_is_hidden_or_invented() {
+        let classes = |list: &[usize]| list.iter().map(|&class| Label::Class(class)).collect::<Vec<_>>();
+        let labels = classes(&[0, 0, 1, 1, 2]);
+        let decided = classes(&[0, 1, 1, 1, 2]);
+        let clean = decisions(&labels, &decided, None);
+        assert_eq!(counts(clean.accuracy), (4, 5));
+        assert_eq!(clean.balanced_accuracy, Some((0.5 + 1.0 + 1.0) / 3.0));
+        assert_eq!(
+            (clean.false_negative_rate.map(counts), clean.false_positive_rate.map(counts)),
+            (Some((0, 2)), Some((1, 3)))
+        );
+        // The third sample leaves class 1 for 0, the last enters class 1.
+        let attacked = decisions(
+            &labels,
+            &decided,
+            Some(&cell(vec![None, None, Some(fell(Label::Class(0))), None, Some(fell(Label::Class(1)))])),
+        );
+        assert_eq!(counts(attacked.accuracy), (2, 5));
+        assert_eq!(attacked.false_negative_rate.map(counts), Some((1, 2)));
+        assert_eq!(attacked.false_positive_rate.map(counts), Some((2, 3)));
+        let of_class_0 = &attacked.classes[0];
+        assert_eq!((counts(of_class_0.sensitivity), counts(of_class_0.specificity)), ((1, 2), (2, 3)));
+    }
+
+    #[test]
+    fn findings_are_counted_apart() {
+        let findings = |text: &str| Label::Findings(text.bytes().map(|byte| byte == b'1').collect());
+        let labels = [findings("110"), findings("000")];
+        let decided = [findings("110"), findings("100")];
+        let clean = decisions(&labels, &decided, None);
+        assert_eq!(counts(clean.accuracy), (1, 2));
+        // Sensitivities 1, 1 (none for c), specificities 0, 1, 1.
+        assert_eq!(clean.balanced_accuracy, Some(4.0 / 5.0));
+        let attacked = decisions(&labels, &decided, Some(&cell(vec![Some(fell(findings("101"))), None])));
+        assert_eq!(attacked.false_negative_rate.map(counts), Some((1, 1)));
+        assert_eq!(counts(attacked.classes[2].specificity), (1, 2));
+        assert_eq!(counts(attacked.classes[0].sensitivity), (1, 1));
+    }
+
+    #[test]
+    fn budgets_are_told_in_the_unit_and_as_a_share_of_the_range() {
+        let hounsfield: Domain = DomainConfig {
+            shape: vec![1, 10, 10],
+            unit: Unit::Hounsfield,
+            lower: Field::Uniform(-1000.0),
+            upper: Field::Uniform(1000.0),
+            resolution: Field::Uniform(1.0),
+            region: None,
+        }
+        .try_into()
+        .unwrap();
+        let told = [Norm::Linf, Norm::L2, Norm::L1, Norm::L0].map(|norm| budget_in_words(norm, 10.0, &hounsfield));
+        insta::assert_snapshot!(told.join("\n"));
+    }
+
+    #[test]
+    fn three_digits_are_enough() {
+        let shown = [0.0, 1.0, 100.0, 12345.0, 1.568_627, 0.039_215, 0.000_123_456, 99.96].map(significant);
+        assert_eq!(shown, ["0", "1", "100", "12345", "1.57", "0.0392", "0.000123", "100"]);
+    }
+}

@@ -334,3 +334,98 @@ pub(crate) fn decode(bytes: Vec<u8>) -> Result<Vec<Cell>, String> {
     let cells = read().map_err(|error| error.to_string())?;
     cells.into_iter().collect::<Option<_>>().ok_or_else(|| "a column is missing or has another type".to_owned())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::toy;
+    use parquet::record::RowAccessor;
+
+    fn cells(multi_label: bool) -> (AuditData, Clean, Vec<Cell>) {
+        let mut data = toy::data(&[100.0, 150.0, 160.0]);
+        data.patients = Some(["p1", "p2", "p2"].map(str::to_owned).to_vec());
+        let label = |text: &str| {
+            if multi_label {
+                Label::Findings(text.bytes().map(|byte| byte == b'1').collect())
+            } else {
+                Label::Class(text.len())
+            }
+        };
+        data.labels = vec![label("01"), label("11"), label("0")];
+        let clean = Clean {
+            decisions: data.labels.clone(),
+            margins: vec![-1.0, -0.1, 2.0],
+            in_scope: vec![true; 3],
+            standing: vec![true, true, false],
+        };
+        let fallen = Attacked {
+            claimed: true,
+            within_threat: true,
+            finite: true,
+            success: true,
+            success_stored: false,
+            decision: Some(label("11")),
+            margin: Some(0.5),
+            distances: Some([4.0, 8.0, 4.0, 2.0]),
+            queries: Queries { forward: 7, backward: 3 },
+            trace: Trace { reached: true, left_bounds: false, zero_gradients: 2, late_improvement: Some(0.25) },
+        };
+        let broken = Attacked {
+            finite: false,
+            decision: None,
+            margin: None,
+            distances: None,
+            trace: Trace::default(),
+            ..fallen.clone()
+        };
+        let cell = |attack: &str, epsilon, rows| Cell {
+            attack: attack.to_owned(),
+            control: attack == CONTROL,
+            norm: Norm::L2,
+            epsilon,
+            rows,
+        };
+        let cells = vec![
+            cell("pgd", 0.1, vec![Some(fallen.clone()), Some(broken), None]),
+            cell(CONTROL, 4.0, vec![None, Some(fallen), None]),
+        ];
+        (data, clean, cells)
+    }
+
+    #[test]
+    fn cells_come_back_as_they_were() {
+        for multi_label in [false, true] {
+            let (data, clean, cells) = cells(multi_label);
+            let subjects = RecordSubjects { data: &data, clean: &clean };
+            let bytes = encode(subjects, &cells.iter().collect::<Vec<_>>()).unwrap();
+            assert_eq!(bytes, encode(subjects, &cells.iter().collect::<Vec<_>>()).unwrap());
+            assert_eq!(decode(bytes.clone()).unwrap(), cells);
+            assert!(decode(bytes[..bytes.len() / 2].to_vec()).is_err());
+        }
+        assert!(decode(Vec::new()).is_err());
+    }
+
+    #[test]
+    fn any_reader_finds_the_documented_columns() {
+        let (data, clean, cells) = cells(false);
+        let bytes = encode(RecordSubjects { data: &data, clean: &clean }, &cells.iter().collect::<Vec<_>>()).unwrap();
+        let reader = SerializedFileReader::new(Bytes::from(bytes)).unwrap();
+        let rows: Vec<_> = reader.get_row_iter(None).unwrap().map(Result::unwrap).collect();
+        assert_eq!(rows.len(), 6);
+        let names: Vec<&String> = rows[0].get_column_iter().map(|(name, _)| name).collect();
+        let at = |name: &str| names.iter().position(|known| *known == name).unwrap();
+        assert_eq!(rows[0].get_string(at("attack")).unwrap(), "pgd");
+        assert_eq!(rows[0].get_float(at("epsilon")).unwrap(), 0.1);
+        assert_eq!(rows[1].get_long(at("sample")).unwrap(), 101);
+        assert_eq!(rows[1].get_string(at("patient")).unwrap(), "p2");
+        assert_eq!(rows[0].get_long(at("perturbed_decision")).unwrap(), 2);
+        assert_eq!(rows[0].get_double(at("distance_l1")).unwrap(), 8.0);
+        assert!(!rows[2].get_bool(at("attacked")).unwrap());
+        assert!(rows[2].get_bool(at("success")).is_err());
+        let documented = include_str!("records.rs");
+        let header: String = documented.lines().take_while(|line| line.starts_with("//!")).collect();
+        for name in names {
+            assert!(header.contains(&format!("`{name}`")) || name.starts_with("distance_"), "{name} is not documented");
+        }
+    }
+}

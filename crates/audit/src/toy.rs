@@ -16,7 +16,7 @@ pub(crate) const SHAPE: [usize; 3] = [1, 2, 2];
 ///
 /// In Linf a sample of class 1 falls from epsilon = mean − 128 on, one of class 0 above 128 − mean.
 pub(crate) struct Mean {
-    spec: ModelSpec,
+    pub(crate) spec: ModelSpec,
     scale: f32,
 }
 
@@ -105,10 +105,12 @@ where
 /// How a toy attack behaves.
 #[derive(Clone, Copy, PartialEq)]
 pub(crate) enum Behaviour {
-    /// `steps` sign steps of epsilon / steps along the cross-entropy gradient; keeps the last point.
+    /// `steps` sign steps of 2.5 epsilon / steps (one step: epsilon) along the cross-entropy gradient; keeps the last point.
     SignSteps(u32),
     /// The closed-form least Linf change for [`Mean`], plus a little.
     LeastChange,
+    /// One sign step, for samples whose mean is below 128.
+    OnClassZero,
     /// Uniform noise.
     Noise,
     /// Claims success at the clean point.
@@ -117,6 +119,8 @@ pub(crate) enum Behaviour {
     Forget,
     /// Returns a point two epsilons away, and claims success.
     Escape,
+    /// Sign steps of epsilon / steps: the last one reaches the wall.
+    SmallSteps(u32),
     /// Steps against the gradient.
     Backwards(u32),
 }
@@ -164,6 +168,11 @@ impl Attack for ToyAttack {
         match self.behaviour {
             Behaviour::SignSteps(steps) => {
                 for _ in 0..steps {
+                    step(&mut points, epsilon * (2.5 / steps as f32).min(1.0))?;
+                }
+            }
+            Behaviour::SmallSteps(steps) => {
+                for _ in 0..steps {
                     step(&mut points, epsilon / steps as f32)?;
                 }
             }
@@ -177,6 +186,12 @@ impl Attack for ToyAttack {
                     let mean = inputs.row(row).iter().sum::<f32>() / inputs.elements() as f32;
                     let change = (128.0 - mean) + 0.25 * (128.0 - mean).signum();
                     points.row_mut(row).iter_mut().for_each(|value| *value += change);
+                }
+            }
+            Behaviour::OnClassZero => {
+                step(&mut points, epsilon)?;
+                for row in (0..inputs.len()).filter(|&row| inputs.row(row)[0] > 128.0) {
+                    points.copy_row(row, inputs, row);
                 }
             }
             Behaviour::Noise => {

@@ -51,6 +51,8 @@ pub(crate) enum Command {
     Attack(Attack),
     /// List the attacks, or show the settings of one.
     Attacks(Attacks),
+    /// Run any ONNX model on arrays.
+    Run(Run),
     /// Check that this machine and this build work.
     Doctor,
 }
@@ -222,4 +224,20 @@ pub(crate) struct Attacks {
     /// Show the settings of this attack.
     #[arg(value_name = "NAME")]
     pub(crate) show: Option<String>,
+}
+
+/// Arguments of `run`.
+#[derive(Args, Debug)]
+pub(crate) struct Run {
+    /// ONNX file.
+    pub(crate) model: PathBuf,
+    /// An array (.npy) for each input of the model, in order.
+    #[arg(long, required = true)]
+    pub(crate) input: Vec<PathBuf>,
+    /// Also write the gradient of the sum of the first output by each input.
+    #[arg(long)]
+    pub(crate) gradient: bool,
+    /// New folder for `<output name>.npy`.
+    #[arg(long)]
+    pub(crate) out: PathBuf,
 }

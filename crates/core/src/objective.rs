@@ -8,6 +8,7 @@
 //! z logits, y true class, t wanted class, π the classes by falling logit, p = softmax(z)
 //! cross-entropy   untargeted log (1 − p_y)/p_y           targeted  log p_t/(1 − p_t)
 //! margin          untargeted max_{j≠y} z_j − z_y         targeted  z_t − max_{j≠t} z_j
+//! scaled          cross-entropy of 10·z / (z_π1 − z_π2), the divisor held constant in the derivative
 //! DLR             untargeted −(z_y − max_{j≠y} z_j) / (z_π1 − z_π3)
 //!                 targeted   −(z_y − z_t) / (z_π1 − (z_π3 + z_π4)/2)
 //! ```
@@ -19,7 +20,8 @@
 //! binary cross-entropy.
 //!
 //! Sources: cross-entropy as in Goodfellow et al. 2015; margin: Carlini & Wagner 2017 (f6 without the cut at −κ);
-//! DLR: Croce & Hein 2020, arXiv:2003.01690, section 4. DLR needs 3 classes, and 4 when targeted.
+//! DLR: Croce & Hein 2020, arXiv:2003.01690, section 4. DLR needs 3 classes, and 4 when targeted. Scaled: MIFPE, Yu & Xu,
+//! CVPR 2023 (factor as in the authors' code); for several findings the divisor is the least |z|.
 
 use serde::{Deserialize, Serialize};
 
@@ -42,6 +44,9 @@ pub enum Loss {
     /// Cross-entropy; binary cross-entropy summed over the findings where the model has one logit a finding.
     #[default]
     CrossEntropy,
+    /// Cross-entropy of logits scaled to a fixed confidence, which float underflow cannot silence: for a step by sign or
+    /// normalised gradient. Its values do not rank points. The same as cross-entropy where there is a single logit.
+    ScaledCrossEntropy,
     /// Distance of the logits to the decision.
     Margin,
     /// Difference of logits ratio: the margin, scaled so that multiplying the logits changes nothing.
@@ -132,6 +137,12 @@ impl GoalObjective<'_> {
         let sign = if to.is_some() { 1.0 } else { -1.0 };
         match self.loss {
             Loss::CrossEntropy => sign * log_odds(logits, pivot, sign, cotangent),
+            Loss::ScaledCrossEntropy => {
+                let top = crate::argmax(logits);
+                let scale = scale(logits[top] - logits[greatest_other(logits, top)]);
+                let scaled: Vec<f32> = logits.iter().map(|logit| (logit - logits[top]) * scale).collect();
+                sign * log_odds(&scaled, pivot, sign * scale, cotangent)
+            }
             Loss::Margin => {
                 let other = greatest_other(logits, pivot);
                 cotangent[pivot] = sign;
@@ -187,9 +198,15 @@ impl GoalObjective<'_> {
             cotangent[*index] = sign;
             return sign * logits[*index];
         }
+        let scale = if self.loss == Loss::ScaledCrossEntropy {
+            let least = wanted.iter().map(|(index, _)| logits[*index].abs()).fold(f32::INFINITY, f32::min);
+            scale(least)
+        } else {
+            1.0
+        };
         let mut value = 0.0;
         for &(index, present) in wanted {
-            let sign = if present { 1.0 } else { -1.0 };
+            let sign = if present { scale } else { -scale };
             let logit = f64::from(sign) * f64::from(logits[index]);
             let (term, slope) = match reach {
                 Reach::Any => (softplus(logit), sigmoid(logit)),
@@ -200,6 +217,11 @@ impl GoalObjective<'_> {
         }
         value as f32
     }
+}
+
+/// What makes `confidence`, a difference of logits, equal to 10; finite where it is zero.
+fn scale(confidence: f32) -> f32 {
+    10.0 / confidence.max(1e-12)
 }
 
 /// log p/(1 − p) of one class, that is its logit less the log-sum-exp of the others; writes `scale` times its derivative.
@@ -377,6 +399,33 @@ mod tests {
         let goal = Goal::Untargeted { labels: labels(0) };
         let (value, cotangent) = evaluate(&goal, &classes, Loss::CrossEntropy, &[900.0, -900.0, -1000.0]);
         assert_eq!((value, cotangent), (-1800.0, vec![-1.0, 1.0, 3.7835e-44]));
+    }
+
+    #[test]
+    fn the_scaled_loss_is_that_of_logits_at_a_fixed_confidence() {
+        let task = Task::MultiClass { classes: 3 };
+        let goal = Goal::Untargeted { labels: labels(0) };
+        // A lead of 40 becomes one of 10, whatever is added to all logits.
+        for shift in [0.0, -700.0] {
+            let logits = [50.0, 10.0, 2.0].map(|logit: f32| logit + shift);
+            let (value, cotangent) = evaluate(&goal, &task, Loss::ScaledCrossEntropy, &logits);
+            let (expected, slopes) = evaluate(&goal, &task, Loss::CrossEntropy, &[12.5, 2.5, 0.5]);
+            assert!((value - expected).abs() < 1e-4, "{value} {expected}");
+            for (slope, expected) in cotangent.iter().zip(slopes) {
+                assert!((slope - 0.25 * expected).abs() < 1e-6, "{cotangent:?}");
+            }
+        }
+        // Three equal logits have no confidence to scale.
+        let (value, cotangent) = evaluate(&goal, &task, Loss::ScaledCrossEntropy, &[1.0, 1.0, 1.0]);
+        assert!(value.is_finite() && cotangent.iter().all(|slope| slope.is_finite() && *slope != 0.0));
+        // Findings whose plain cross-entropy has lost its gradient to underflow.
+        let findings = Task::MultiLabel { thresholds: vec![0.0, 0.0] };
+        let goal = Goal::Untargeted { labels: vec![Label::Findings(vec![true, true])] };
+        assert_eq!(evaluate(&goal, &findings, Loss::CrossEntropy, &[200.0, 240.0]).1, [0.0, 0.0]);
+        let (_, cotangent) = evaluate(&goal, &findings, Loss::ScaledCrossEntropy, &[200.0, 240.0]);
+        // Sigmoids of −10 and −12, times 10/200.
+        assert!((cotangent[0] / (-0.05 * 4.539787e-5) - 1.0).abs() < 1e-4, "{cotangent:?}");
+        assert!((cotangent[1] / (-0.05 * 6.144175e-6) - 1.0).abs() < 1e-4, "{cotangent:?}");
     }
 
     #[test]

@@ -3,7 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
-use crate::operators::Operator;
+use nocebo_core::Task;
+
+use crate::operators::{Activation, Operator};
 use crate::{ElementType, Error, OperatorError, Tensor};
 
 /// One side of an input's shape.
@@ -217,6 +219,27 @@ impl Graph {
         let mut nodes: Vec<Option<Node>> = std::mem::take(&mut self.nodes).into_iter().map(Some).collect();
         self.nodes = order.into_iter().filter_map(|index| nodes[index].take()).collect();
         Ok(())
+    }
+
+    /// The graph without the `Softmax` or `Sigmoid` that ends it where it returns probabilities: models answer with logits.
+    ///
+    /// Only the first output is looked at. A graph that ends otherwise is returned as it is.
+    #[must_use]
+    pub fn up_to_logits(&self, task: &Task) -> Self {
+        let mut graph = self.clone();
+        let last = self.outputs.first().and_then(|name| self.nodes.iter().find(|node| node.outputs.contains(name)));
+        if let (Some(last), Some(output)) = (last, graph.outputs.first_mut()) {
+            let probabilities = match &last.operator {
+                Operator::Softmax(softmax) => !softmax.logarithm && matches!(task, Task::MultiClass { .. }),
+                Operator::Activation(Activation::Sigmoid) => !matches!(task, Task::MultiClass { .. }),
+                _ => false,
+            };
+            if probabilities {
+                output.clone_from(&last.inputs[0]);
+                graph.prune();
+            }
+        }
+        graph
     }
 
     /// Removes nodes and constants on which no output depends.

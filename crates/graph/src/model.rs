@@ -1,9 +1,11 @@
 //! A graph as a model that attacks can ask.
 
 use std::collections::HashMap;
+use std::ops::Range;
 use std::sync::Arc;
 
 use nocebo_core::{DifferentiableModel, Gradient, Model, ModelSpec, Objective, Outputs, Samples};
+use rayon::prelude::*;
 
 use crate::executor::{Execution, Executor, Mode, no_gradient};
 use crate::onnx::SPEC_KEY as SPEC;
@@ -43,9 +45,13 @@ impl Graph {
     }
 }
 
+/// Logits, objectives and input gradients of the samples of one pass.
+type Pulled = (Vec<f32>, Vec<f32>, Vec<f32>);
+
 /// A network on a device, with what it takes and decides.
 ///
-/// The first input of the graph takes the samples, `[batch, ...]`, and its first output gives the logits. The answer for
+/// The first input of the graph takes the samples, `[batch, ...]`, and its first output gives the logits; where it ends in
+/// the softmax or sigmoid of the task, that is left out ([`Graph::up_to_logits`]). The answer for
 /// a sample is the same to the bit whatever batch it comes in and however many threads work.
 pub struct GraphModel {
     executor: Executor,
@@ -62,7 +68,7 @@ impl GraphModel {
     /// as many logits as its task needs.
     pub fn new(graph: impl Into<Arc<Graph>>, spec: ModelSpec, device: &Device) -> Result<Self, Error> {
         spec.check()?;
-        let graph = graph.into();
+        let graph = Arc::new(graph.into().up_to_logits(&spec.task));
         let [input] = graph.inputs.as_slice() else {
             return Err(Error::graph("inputs of the network", "one, for the samples", graph.inputs.len()));
         };
@@ -88,25 +94,24 @@ impl GraphModel {
         Ok(Self { executor, spec, chunk })
     }
 
-    /// The network.
+    /// The network up to its logits.
     pub fn graph(&self) -> &Arc<Graph> {
         self.executor.graph()
     }
 
-    /// Rows of each pass: positions in the batch, the last pass filled up by repeating its first.
-    fn passes(&self, inputs: &Samples) -> impl Iterator<Item = (Vec<usize>, Vec<f32>)> {
-        (0..inputs.len()).step_by(self.chunk).map(move |start| {
-            let rows: Vec<usize> = (start..inputs.len().min(start + self.chunk)).collect();
-            let mut values =
-                inputs.values()[start * inputs.elements()..(start + rows.len()) * inputs.elements()].to_vec();
-            for _ in rows.len()..self.chunk {
-                values.extend_from_slice(inputs.row(start));
-            }
-            (rows, values)
-        })
+    /// Rows of each pass, as ranges of the batch.
+    fn passes(&self, inputs: &Samples) -> Vec<Range<usize>> {
+        (0..inputs.len()).step_by(self.chunk).map(|start| start..inputs.len().min(start + self.chunk)).collect()
     }
 
-    fn input(&self, values: Vec<f32>, inputs: &Samples) -> DeviceTensor {
+    /// The samples of a pass, filled up by repeating the first.
+    fn input(&self, inputs: &Samples, rows: &Range<usize>) -> DeviceTensor {
+        let size = inputs.elements();
+        let mut values = Vec::with_capacity(self.chunk * size);
+        values.extend_from_slice(&inputs.values()[rows.start * size..rows.end * size]);
+        while values.len() < self.chunk * size {
+            values.extend_from_slice(inputs.row(rows.start));
+        }
         let mut shape = vec![self.chunk];
         shape.extend_from_slice(inputs.shape());
         DeviceTensor::new(values, &shape, self.executor.device())
@@ -131,12 +136,40 @@ impl GraphModel {
 
     fn logits(&self, inputs: &Samples) -> Result<Vec<f32>, Error> {
         let width = self.spec.task.outputs();
-        let mut logits = Vec::with_capacity(inputs.len() * width);
-        for (rows, values) in self.passes(inputs) {
-            let execution = self.run(self.input(values, inputs))?;
-            logits.extend_from_slice(&floats(&execution.outputs[0])?[..rows.len() * width]);
+        let pass = |rows: Range<usize>| -> Result<Vec<f32>, Error> {
+            let execution = self.run(self.input(inputs, &rows))?;
+            let mut logits = floats(&execution.outputs[0])?;
+            logits.truncate(rows.len() * width);
+            Ok(logits)
+        };
+        let logits: Vec<Vec<f32>> = self.passes(inputs).into_par_iter().map(pass).collect::<Result<_, _>>()?;
+        Ok(logits.concat())
+    }
+
+    /// Logits, objectives and input gradients of the samples of one pass.
+    fn pull_back(&self, inputs: &Samples, rows: Range<usize>, objective: &dyn Objective) -> Result<Pulled, Error> {
+        let width = self.spec.task.outputs();
+        let leaf = self.input(inputs, &rows).tracked();
+        let execution = self.run(leaf.clone())?;
+        let mut logits = floats(&execution.outputs[0])?;
+        let mut cotangent = vec![0.0; logits.len()];
+        let mut values = Vec::with_capacity(rows.len());
+        for (position, row) in rows.clone().enumerate() {
+            let own = position * width..(position + 1) * width;
+            values.push(objective.evaluate(row, &logits[own.clone()], &mut cotangent[own])?);
         }
-        Ok(logits)
+        logits.truncate(rows.len() * width);
+        let pulled = match &execution.outputs[0] {
+            Value::Device(result, _) if result.is_tracked() => {
+                let cotangent = DeviceTensor::new(cotangent, &result.shape(), self.executor.device());
+                leaf.gradient(&mut result.mul(&cotangent).total().backward())
+            }
+            _ => None,
+        };
+        let pulled = pulled.ok_or_else(|| no_gradient("the input", &execution.cuts))?;
+        let mut slopes = pulled.to_floats().map_err(|reason| Error::graph("gradient", "values", reason))?;
+        slopes.truncate(rows.len() * inputs.elements());
+        Ok((logits, values, slopes))
     }
 
     fn wrap(&self, values: Vec<f32>, inputs: &Samples) -> Result<Outputs, nocebo_core::Error> {
@@ -173,28 +206,13 @@ impl Model for GraphModel {
 impl DifferentiableModel for GraphModel {
     fn gradient(&self, inputs: &Samples, objective: &dyn Objective) -> Result<Gradient, nocebo_core::Error> {
         self.check(inputs)?;
-        let width = self.spec.task.outputs();
+        let pass = |rows| self.pull_back(inputs, rows, objective).map_err(boxed);
+        let passes: Vec<_> = self.passes(inputs).into_par_iter().map(pass).collect::<Result<_, _>>()?;
         let (mut logits, mut values, mut slopes) = (Vec::new(), Vec::new(), Vec::with_capacity(inputs.values().len()));
-        for (rows, chunk) in self.passes(inputs) {
-            let leaf = self.input(chunk, inputs).tracked();
-            let execution = self.run(leaf.clone()).map_err(boxed)?;
-            let outputs = floats(&execution.outputs[0]).map_err(boxed)?;
-            let mut cotangent = vec![0.0; outputs.len()];
-            for (position, &row) in rows.iter().enumerate() {
-                let own = position * width..(position + 1) * width;
-                values.push(objective.evaluate(row, &outputs[own.clone()], &mut cotangent[own])?);
-            }
-            logits.extend_from_slice(&outputs[..rows.len() * width]);
-            let pulled = match &execution.outputs[0] {
-                Value::Device(result, _) if result.is_tracked() => {
-                    let cotangent = DeviceTensor::new(cotangent, &result.shape(), self.executor.device());
-                    leaf.gradient(&mut result.mul(&cotangent).total().backward())
-                }
-                _ => None,
-            };
-            let pulled = pulled.ok_or_else(|| boxed(no_gradient("the input", &execution.cuts)))?;
-            let pulled = pulled.to_floats().map_err(|reason| boxed(Error::graph("gradient", "values", reason)))?;
-            slopes.extend_from_slice(&pulled[..rows.len() * inputs.elements()]);
+        for (part, part_values, part_slopes) in passes {
+            logits.extend(part);
+            values.extend(part_values);
+            slopes.extend(part_slopes);
         }
         Ok(Gradient {
             outputs: self.wrap(logits, inputs)?,

@@ -4,17 +4,22 @@
 //! as it stands (batch norm by its running statistics) and returns the batch to learn from, and [`Training::score`],
 //! which says how good a checkpoint is.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use nocebo_core::{DifferentiableModel, Label, ModelSpec, Samples, Seed, Task};
 use rand::RngExt;
 use rand::seq::SliceRandom;
+use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use crate::executor::{Execution, Executor, Mode, no_gradient};
 use crate::value::{DeviceTensor, Value};
 use crate::{Device, Error, Graph, GraphModel, Tensor};
+
+/// Most samples of a part of a batch. The parts run at the same time on as many threads as there are; batch norm takes
+/// its statistics over each part. The size is fixed, so that the number of threads changes no result.
+const PART: usize = 32;
 
 /// How weights follow their gradients.
 #[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq, Serialize)]
@@ -33,7 +38,8 @@ pub enum Optimizer {
 pub struct TrainingConfig {
     /// Passes over the training samples; at least 1.
     pub epochs: usize,
-    /// Samples an optimiser step; at least 2, since batch norm needs a spread.
+    /// Samples an optimiser step; at least 2, since batch norm needs a spread. It takes its statistics over equal parts of
+    /// at most 32 samples.
     pub batch_size: usize,
     /// Greatest learning rate; falls to 0 along half a cosine. Finite and above 0.
     pub learning_rate: f32,
@@ -190,8 +196,10 @@ impl Training<'_> {
         if data.samples.len() < 2 {
             return Err(Error::Training(format!("2 samples at least are needed, got {}", data.samples.len())));
         }
+        let original = graph;
+        let mut graph = original.up_to_logits(&self.spec.task);
         let executor = Executor::new(graph.clone(), self.device)?;
-        let mut graph = graph.clone();
+        let learner = Learner { executor, config: self.config, spec: self.spec, device: self.device };
         let mut weights = Weights::of(&graph, self.config);
         if weights.values.is_empty() {
             return Err(Error::Training("the network has no parameter that may change".to_owned()));
@@ -212,9 +220,15 @@ impl Training<'_> {
                     weights.write_to(&mut graph)?;
                     let model = GraphModel::new(graph.clone(), self.spec.clone(), self.device)?;
                     (batch, labels) = perturb(&model, batch, labels, seed.named("perturb"))?;
+                    if batch.len() < 2 || batch.len() != labels.len() || batch.shape() != self.spec.domain.shape() {
+                        let got =
+                            format!("{} samples of shape {:?} and {} labels", batch.len(), batch.shape(), labels.len());
+                        return Err(Error::Training(format!(
+                            "a perturbed batch needs 2 samples at least, of the model's shape and with a label each, got {got}"
+                        )));
+                    }
                 }
-                let pass =
-                    self.pass(&executor, &weights, &batch, &labels, seed.named("dropout").stream(step as u64))?;
+                let pass = learner.pass(&weights, &batch, &labels, seed.named("dropout").stream(step as u64))?;
                 follow(&mut graph, &pass.statistics)?;
                 let rate = self.config.learning_rate * cosine(done, total);
                 weights.step(&pass.gradients, rate, self.config);
@@ -225,7 +239,7 @@ impl Training<'_> {
             let model = GraphModel::new(graph.clone(), self.spec.clone(), self.device)?;
             let score = (self.score)(&model, epoch)?;
             let loss = (loss_sum / data.samples.len() as f64) as f32;
-            let better = best.as_ref().is_none_or(|(best, ..)| score > *best);
+            let better = !score.is_nan() && best.as_ref().is_none_or(|(best, ..)| score > *best);
             (self.observe)(Event::Epoch { done: epoch, loss, score, best: better });
             epochs.push(EpochRecord { epoch, loss, score });
             if better {
@@ -237,33 +251,72 @@ impl Training<'_> {
             }
         }
         match best {
-            Some((_, best_epoch, graph)) => Ok(Trained { graph, epochs, best_epoch }),
+            Some((_, best_epoch, learnt)) => {
+                let mut graph = original.clone();
+                graph.constants.extend(learnt.constants);
+                Ok(Trained { graph, epochs, best_epoch })
+            }
             None => Err(Error::Training("no epoch had a score that is a number".to_owned())),
         }
     }
+}
 
-    /// One forward and one backward pass in training mode.
-    fn pass(
+/// What the passes over a batch need; unlike [`Training`] it can be shared among threads.
+struct Learner<'a> {
+    executor: Executor,
+    config: &'a TrainingConfig,
+    spec: &'a ModelSpec,
+    device: &'a Device,
+}
+
+impl Learner<'_> {
+    /// One forward and one backward pass in training mode: the parts of the batch at the same time, their results added
+    /// up in order.
+    fn pass(&self, weights: &Weights, batch: &Samples, labels: &[Label], seed: Seed) -> Result<Pass, Error> {
+        let constants: BTreeMap<&String, DeviceTensor> = weights
+            .values
+            .iter()
+            .map(|(name, values)| {
+                let shape = self.executor.graph().constants[name].shape();
+                (name, DeviceTensor::new(values.clone(), shape, self.device))
+            })
+            .collect();
+        let parts = batch.len().div_ceil(PART);
+        let part = |number: usize| -> Result<(f32, Pass), Error> {
+            let rows = number * batch.len() / parts..(number + 1) * batch.len() / parts;
+            let share = rows.len() as f32 / batch.len() as f32;
+            let samples = batch.select(&rows.clone().collect::<Vec<_>>());
+            let pass = self.part(&constants, &samples, &labels[rows], seed.stream(number as u64))?;
+            Ok((share, pass))
+        };
+        let passes: Vec<(f32, Pass)> = (0..parts).into_par_iter().map(part).collect::<Result<_, _>>()?;
+        let mut whole = Pass::default();
+        for (share, pass) in passes {
+            whole.add(share, pass);
+        }
+        if let Some((name, _)) =
+            whole.gradients.iter().find(|(_, values)| values.iter().any(|value| !value.is_finite()))
+        {
+            return Err(Error::Training(format!("the gradient of `{name}` is not finite; lower the learning rate")));
+        }
+        Ok(whole)
+    }
+
+    fn part(
         &self,
-        executor: &Executor,
-        weights: &Weights,
-        batch: &Samples,
+        constants: &BTreeMap<&String, DeviceTensor>,
+        samples: &Samples,
         labels: &[Label],
         seed: Seed,
     ) -> Result<Pass, Error> {
-        let mut shape = vec![batch.len()];
-        shape.extend_from_slice(batch.shape());
-        let input = DeviceTensor::new(batch.values().to_vec(), &shape, self.device);
-        let mut leaves = BTreeMap::new();
-        let mut replaced = HashMap::new();
-        for (name, values) in &weights.values {
-            let shape = executor.graph().constants[name].shape();
-            let leaf = DeviceTensor::new(values.clone(), shape, self.device).tracked();
-            leaves.insert(name, leaf.clone());
-            replaced.insert(name.clone(), Value::floats(leaf));
-        }
+        let mut shape = vec![samples.len()];
+        shape.extend_from_slice(samples.shape());
+        let input = DeviceTensor::new(samples.values().to_vec(), &shape, self.device);
+        let leaves: BTreeMap<&String, DeviceTensor> =
+            constants.iter().map(|(name, tensor)| (*name, tensor.clone().tracked())).collect();
+        let replaced = leaves.iter().map(|(name, leaf)| ((*name).clone(), Value::floats(leaf.clone()))).collect();
         let mode = Mode { batch_statistics: !self.config.freeze_batch_norm, dropout: Some(seed) };
-        let Execution { outputs, statistics, cuts } = executor.run(vec![Value::floats(input)], &replaced, mode)?;
+        let Execution { outputs, statistics, cuts } = self.executor.run(vec![Value::floats(input)], &replaced, mode)?;
         let Value::Device(logits, _) = &outputs[0] else { return Err(no_gradient("the parameters", &cuts)) };
         let read =
             |tensor: &DeviceTensor| tensor.to_floats().map_err(|reason| Error::graph("training", "values", reason));
@@ -277,13 +330,7 @@ impl Training<'_> {
         for (name, leaf) in leaves {
             // A parameter that no output reads has no gradient and stays as it is.
             if let Some(gradient) = leaf.gradient(&mut pulled) {
-                let gradient = read(&gradient)?;
-                if gradient.iter().any(|value| !value.is_finite()) {
-                    return Err(Error::Training(format!(
-                        "the gradient of `{name}` is not finite; lower the learning rate"
-                    )));
-                }
-                gradients.insert(name.clone(), gradient);
+                gradients.insert(name.clone(), read(&gradient)?);
             }
         }
         let statistics = statistics
@@ -294,10 +341,37 @@ impl Training<'_> {
     }
 }
 
+/// Loss, gradients and batch statistics (name, momentum, values), as means over samples.
+#[derive(Default)]
 struct Pass {
     loss: f32,
     gradients: BTreeMap<String, Vec<f32>>,
     statistics: Vec<(String, f32, Vec<f32>)>,
+}
+
+impl Pass {
+    /// Adds the means over another part of the batch, which holds `share` of its samples.
+    fn add(&mut self, share: f32, other: Self) {
+        fn add(sum: &mut Vec<f32>, share: f32, values: Vec<f32>) {
+            if sum.is_empty() {
+                sum.resize(values.len(), 0.0);
+            }
+            for (sum, value) in sum.iter_mut().zip(values) {
+                *sum += share * value;
+            }
+        }
+        self.loss += share * other.loss;
+        for (name, values) in other.gradients {
+            add(self.gradients.entry(name).or_default(), share, values);
+        }
+        if self.statistics.is_empty() {
+            self.statistics =
+                other.statistics.iter().map(|(name, momentum, _)| (name.clone(), *momentum, Vec::new())).collect();
+        }
+        for ((_, _, sum), (_, _, values)) in self.statistics.iter_mut().zip(other.statistics) {
+            add(sum, share, values);
+        }
+    }
 }
 
 /// Mean cross-entropy of a batch and its derivative by the logits.
@@ -432,12 +506,11 @@ impl Weights {
         const BETA_2: f32 = 0.999;
         self.steps += 1;
         let (bias_1, bias_2) = (1.0 - MOMENTUM.powi(self.steps), 1.0 - BETA_2.powi(self.steps));
-        for (name, gradient) in gradients {
-            let (Some(values), Some(first), Some(second)) =
-                (self.values.get_mut(name), self.first.get_mut(name), self.second.get_mut(name))
-            else {
-                continue;
-            };
+        let Self { values, first, second, .. } = self;
+        // All three maps have the same keys in the same order.
+        let states: Vec<_> = values.iter_mut().zip(first.values_mut().zip(second.values_mut())).collect();
+        states.into_par_iter().for_each(|((name, values), (first, second))| {
+            let Some(gradient) = gradients.get(name) else { return };
             for (((value, slope), first), second) in values.iter_mut().zip(gradient).zip(first).zip(second) {
                 *value -= rate * config.weight_decay * *value;
                 match config.optimizer {
@@ -452,7 +525,7 @@ impl Weights {
                     }
                 }
             }
-        }
+        });
     }
 }
 
@@ -567,6 +640,49 @@ mod tests {
         assert_eq!(one.graph.constants["conv1.weight"], start.constants["conv1.weight"]);
         assert_ne!(one.graph.constants["conv2.weight"], start.constants["conv2.weight"]);
         assert_ne!(one.graph.constants["bn1.running_mean"], start.constants["bn1.running_mean"]);
+    }
+
+    #[test]
+    fn the_number_of_threads_changes_nothing() {
+        let config = TrainingConfig { epochs: 1, batch_size: 40, ..TrainingConfig::default() };
+        let spec = spec(Task::MultiClass { classes: 2 });
+        let with_threads = |threads| {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+            pool.install(|| train("small-cnn", &spec, &config)).unwrap().graph
+        };
+        assert_eq!(with_threads(1).constants, with_threads(2).constants);
+    }
+
+    #[test]
+    fn a_final_softmax_is_left_out_of_the_loss_and_kept_in_the_network() {
+        let config = TrainingConfig { epochs: 1, batch_size: 16, ..TrainingConfig::default() };
+        let spec = spec(Task::MultiClass { classes: 2 });
+        let blueprint = Blueprint { spec: &spec, mean: &[90.0], standard_deviation: &[40.0], seed: Seed(1) };
+        let plain = zoo::build("mlp", &blueprint).unwrap();
+        let mut with_softmax = plain.clone();
+        with_softmax.nodes.push(crate::Node {
+            name: "probabilities".to_owned(),
+            operator: crate::operators::Softmax::LAST.into(),
+            inputs: plain.outputs.clone(),
+            outputs: vec!["probabilities".to_owned()],
+        });
+        with_softmax.outputs = vec!["probabilities".to_owned()];
+        let (samples, labels) = squares(32);
+        let train = |graph: &Graph| {
+            let run = Training {
+                config: &config,
+                spec: &spec,
+                device: &Device::default(),
+                seed: Seed(2),
+                perturb: None,
+                score: &mut |model, _| accuracy(model, &samples, &labels),
+                observe: &mut |_| {},
+            };
+            run.run(graph, Labelled { samples: &samples, labels: &labels }).unwrap().graph
+        };
+        let (one, other) = (train(&plain), train(&with_softmax));
+        assert_eq!(one.constants, other.constants);
+        assert_eq!(other.nodes.len(), plain.nodes.len() + 1);
     }
 
     #[test]

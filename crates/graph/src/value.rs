@@ -7,7 +7,8 @@
 use std::sync::Arc;
 
 use burn::backend::ops::{
-    ActivationOps, BoolTensorOps, ConvOptions, ConvTransposeOptions, FloatTensorOps, IntTensorOps, ModuleOps, PadMode,
+    ActivationOps, BoolTensorOps, ConvOptions, ConvTransposeOptions, DeformConvOptions, FloatTensorOps, IntTensorOps,
+    ModuleOps, PadMode,
 };
 use burn::backend::{
     AutodiffBackend, BoolDType, Dispatch, DispatchTensor, Scalar, Shape, Slice, TensorData, TensorMetadata,
@@ -289,7 +290,12 @@ impl DeviceTensor {
 
     /// The sum of all elements, as one element.
     pub(crate) fn total(&self) -> Self {
-        Self(Dispatch::float_sum(self.0.clone()))
+        Self(Dispatch::float_sum(self.clone().reshaped(&[self.len()]).0))
+    }
+
+    /// Sums of all elements up to each one.
+    pub(crate) fn cumulative_sum(self, axis: usize) -> Self {
+        Self(Dispatch::float_cumsum(self.0, axis))
     }
 
     pub(crate) fn mean(self, axes: &[usize]) -> Self {
@@ -332,6 +338,27 @@ impl DeviceTensor {
             4 => Dispatch::conv2d(self.0, weight.0, bias, geometry.options::<2>()),
             _ => Dispatch::conv3d(self.0, weight.0, bias, geometry.options::<3>()),
         })
+    }
+
+    /// Convolution of images whose taps are moved by `offsets` and weighted by `mask`.
+    pub(crate) fn convolved_deformed(
+        self,
+        offsets: Self,
+        weight: Self,
+        mask: Option<Self>,
+        bias: Option<Self>,
+        geometry: &Geometry,
+        offset_groups: usize,
+    ) -> Self {
+        let options = DeformConvOptions::new(
+            Geometry::along(&geometry.stride, 1),
+            Geometry::along(&geometry.padding, 0),
+            Geometry::along(&geometry.dilation, 1),
+            geometry.groups,
+            offset_groups,
+        );
+        let (mask, bias) = (mask.map(|mask| mask.0), bias.map(|bias| bias.0));
+        Self(Dispatch::deform_conv2d(self.0, offsets.0, weight.0, mask, bias, options))
     }
 
     /// Transposed convolution without padding; callers cut the borders.

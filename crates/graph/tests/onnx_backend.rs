@@ -116,9 +116,16 @@ fn suite(name: &str) -> Option<BTreeMap<String, Outcome>> {
     Some(results)
 }
 
-/// Tests of rules from before opset 7: a slope for each channel, and broadcasting by an attribute.
-const EXPECTED_FAILURES: [&str; 4] =
-    ["test_PReLU_1d_multiparam", "test_PReLU_2d_multiparam", "test_PReLU_3d_multiparam", "test_Softsign"];
+/// Tests of rules from before opset 7 (a slope for each channel, broadcasting by an attribute), and two whose expected
+/// integers have wrapped around where the operator saturates; ONNX Runtime disagrees with those, too.
+const EXPECTED_FAILURES: [&str; 6] = [
+    "test_PReLU_1d_multiparam",
+    "test_PReLU_2d_multiparam",
+    "test_PReLU_3d_multiparam",
+    "test_Softsign",
+    "test_qlinearmatmul_2D_int8_float16",
+    "test_qlinearmatmul_3D_int8_float16",
+];
 
 fn check(results: &BTreeMap<String, Outcome>, least: usize) {
     let failed: Vec<&str> = results
@@ -134,7 +141,7 @@ fn check(results: &BTreeMap<String, Outcome>, least: usize) {
 #[test]
 fn single_operators() {
     if let Some(results) = suite("node") {
-        check(&results, 247);
+        check(&results, 284);
     }
 }
 

@@ -1,5 +1,7 @@
 //! Networks small enough to know the least perturbation that changes their decision.
 
+use std::sync::{Mutex, PoisonError};
+
 use nocebo_core::{
     DifferentiableModel, Domain, Error, Gradient, Label, Model, ModelSpec, Norm, Objective, Outputs, Samples, Task,
 };
@@ -245,5 +247,61 @@ impl Model for Constant {
 impl DifferentiableModel for Constant {
     fn gradient(&self, inputs: &Samples, objective: &dyn Objective) -> Result<Gradient, Error> {
         gradient(self.outputs(inputs)?, inputs, objective, |x, _| vec![0.0; x.len()])
+    }
+}
+
+/// A point that a model was asked about.
+#[derive(Clone, Debug)]
+pub struct Asked {
+    /// Index of the sample in the data set.
+    pub sample: u64,
+    /// The point.
+    pub point: Vec<f32>,
+    /// What the model answered.
+    pub logits: Vec<f32>,
+}
+
+/// Another model that remembers every point it was asked about.
+pub struct Recorder<'a> {
+    model: &'a dyn DifferentiableModel,
+    asked: Mutex<Vec<Asked>>,
+}
+
+impl<'a> Recorder<'a> {
+    /// `model` with an empty memory.
+    pub fn new(model: &'a dyn DifferentiableModel) -> Self {
+        Self { model, asked: Mutex::default() }
+    }
+
+    /// The points so far, in order.
+    pub fn into_asked(self) -> Vec<Asked> {
+        self.asked.into_inner().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn note(&self, inputs: &Samples, outputs: &Outputs) {
+        let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
+        for ((point, logits), &sample) in inputs.rows().zip(outputs.rows()).zip(inputs.indices()) {
+            asked.push(Asked { sample, point: point.to_vec(), logits: logits.to_vec() });
+        }
+    }
+}
+
+impl Model for Recorder<'_> {
+    fn spec(&self) -> &ModelSpec {
+        self.model.spec()
+    }
+
+    fn outputs(&self, inputs: &Samples) -> Result<Outputs, Error> {
+        let outputs = self.model.outputs(inputs)?;
+        self.note(inputs, &outputs);
+        Ok(outputs)
+    }
+}
+
+impl DifferentiableModel for Recorder<'_> {
+    fn gradient(&self, inputs: &Samples, objective: &dyn Objective) -> Result<Gradient, Error> {
+        let gradient = self.model.gradient(inputs, objective)?;
+        self.note(inputs, &gradient.outputs);
+        Ok(gradient)
     }
 }

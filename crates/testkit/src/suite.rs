@@ -1,22 +1,24 @@
 //! The common suite over all attacks.
 //!
 //! [`check`] returns the first property that an attack breaks, so that the suite itself can be tested: a no-op, a
-//! wrong-sign and an out-of-ball attack must each fail it.
+//! wrong-sign and an out-of-ball attack must each fail it, and so must a minimum-norm attack that returns its last point
+//! or one far from the least change.
 
 use std::fmt;
 
 use nocebo_core::{
-    Attack, AttackOutcome, DifferentiableModel, Domain, DomainConfig, Error, Field, Goal, Knowledge, Label, Model,
-    Norm, Samples, Seed, Task, ThreatModel, Unit,
+    Attack, AttackInfo, AttackOutcome, AttackProblem, BlackBox, DifferentiableModel, Domain, DomainConfig, Error,
+    Field, Goal, Knowledge, Label, Model, Norm, Perturbation, Samples, Seed, Task, ThreatModel, Unit,
 };
 
-use crate::models::{Constant, Linear, Quadratic, SmallRelu};
+use crate::models::{Constant, Linear, Quadratic, Recorder, SmallRelu};
 
 /// How strong an attack claims to be on the toy models.
 #[derive(Clone, Copy, Debug)]
 pub struct Strength {
     /// The attack must succeed on every sample of a linear model with two classes at this multiple of the least change
     /// (at least 1), and of one with four classes at this multiple of the change that reaches the farthest class.
+    /// Without a budget, a minimum-norm attack must find a change of at most this multiple of the least one.
     pub linear: f32,
     /// Whether it must also succeed with a target, a false negative and a false positive.
     pub goals: bool,
@@ -25,6 +27,19 @@ pub struct Strength {
 impl Strength {
     /// For an attack whose last step uses the exact linear optimum: within 1 %.
     pub const EXACT: Self = Self { linear: 1.01, goals: true };
+}
+
+/// An attack in one of its norms, to claim another strength in each.
+pub struct InNorm<'a>(pub &'a dyn Attack, pub &'static [Norm]);
+
+impl Attack for InNorm<'_> {
+    fn info(&self) -> AttackInfo {
+        AttackInfo { norms: self.1, ..self.0.info() }
+    }
+
+    fn perturb(&self, problem: &AttackProblem<'_>) -> Result<Perturbation, Error> {
+        self.0.perturb(problem)
+    }
 }
 
 /// A property that an attack breaks.
@@ -43,6 +58,33 @@ impl fmt::Display for Broken {
 ///
 /// The first property that does not hold, in words.
 pub fn check(attack: &dyn Attack, strength: Strength) -> Result<(), Broken> {
+    check_common(attack, strength)?;
+    if attack.info().minimum_norm { check_minimum_norm(attack, strength) } else { Ok(()) }
+}
+
+/// What a minimum-norm attack must do besides [`check_common`], in each norm that it names.
+///
+/// # Errors
+///
+/// The first property that does not hold, in words.
+pub fn check_minimum_norm(attack: &dyn Attack, strength: Strength) -> Result<(), Broken> {
+    let info = attack.info();
+    for &norm in info.norms {
+        finds_the_least_change(attack, norm, strength)?;
+        does_not_depend_on_the_unit(attack, norm)?;
+        if info.knowledge == Knowledge::Gradients {
+            returns_the_nearest_it_saw(attack, norm)?;
+        }
+    }
+    Ok(())
+}
+
+/// The properties that every attack must have, in each norm that it names.
+///
+/// # Errors
+///
+/// The first property that does not hold, in words.
+pub fn check_common(attack: &dyn Attack, strength: Strength) -> Result<(), Broken> {
     check_mechanics(attack)?;
     let info = attack.info();
     if info.knowledge == Knowledge::None {
@@ -58,8 +100,8 @@ pub fn check(attack: &dyn Attack, strength: Strength) -> Result<(), Broken> {
     Ok(())
 }
 
-/// The part of [`check`] that asks for no success: for an attack whose strength on the toy models means nothing, such as
-/// one that was fitted to another model, or one that moves content instead of values.
+/// The part of [`check_common`] that asks for no success: for an attack whose strength on the toy models means nothing,
+/// such as one that was fitted to another model, or one that moves content instead of values.
 ///
 /// # Errors
 ///
@@ -75,6 +117,9 @@ pub fn check_mechanics(attack: &dyn Attack) -> Result<(), Broken> {
         refuses_a_broken_model(attack, norm)?;
         survives_a_zero_gradient(attack, norm)?;
         leaves_already_wrong_samples_alone(attack, norm)?;
+        if info.knowledge != Knowledge::Gradients {
+            asks_for_no_gradient(attack, norm)?;
+        }
     }
     Ok(())
 }
@@ -108,9 +153,14 @@ pub fn linear_classifier() -> Linear {
 
 /// Two classes over [`ct_domain`].
 pub fn linear_pair() -> Linear {
-    let weights =
-        (0..2).map(|class| (0..12).map(|at| (((class * 12 + at) * 31 + 7) % 17) as f32 / 8.0 - 1.0).collect());
-    Linear::new(ct_domain(), Task::MultiClass { classes: 2 }, weights.collect(), vec![0.1, -0.2])
+    linear_pair_in(ct_domain(), 1.0, 0.1)
+}
+
+/// [`linear_pair`] for data in a unit that is so many times greater, and with another bias for class 0.
+fn linear_pair_in(domain: Domain, unit: f32, bias: f32) -> Linear {
+    let weight = |at: usize| unit * ((at * 31 + 7) % 17) as f32 / 8.0 - unit;
+    let weights = (0..2).map(|class| (0..12).map(|at| weight(class * 12 + at)).collect()).collect();
+    Linear::new(domain, Task::MultiClass { classes: 2 }, weights, vec![bias, -0.2])
 }
 
 /// One logit over [`ct_domain`].
@@ -236,6 +286,17 @@ fn refuses_a_broken_model(attack: &dyn Attack, norm: Norm) -> Result<(), Broken>
     let goal = Goal::Untargeted { labels: vec![Label::Class(0); samples.len()] };
     let answer = attack.run(&broken, &samples, &goal, &threat(norm, wide(norm)), Seed(1));
     require(matches!(answer, Err(Error::NonFinite { .. })), || format!("{norm}: a model that answers NaN is an error"))
+}
+
+/// An attack that says it needs no gradient finds the same against a model that has none.
+fn asks_for_no_gradient(attack: &dyn Attack, norm: Norm) -> Result<(), Broken> {
+    let samples = ct_samples();
+    let goal = untargeted(&linear_classifier(), &samples);
+    let allowed = threat(norm, wide(norm) / 4.0);
+    let open = run(attack, &linear_classifier(), &samples, &goal, &allowed)?;
+    let closed = run(attack, &BlackBox(linear_classifier()), &samples, &goal, &allowed)?;
+    let gradients = open.queries.iter().any(|spent| spent.backward > 0);
+    require(!gradients && open == closed, || format!("{norm}: asks for no gradient, as its knowledge says"))
 }
 
 fn survives_a_zero_gradient(attack: &dyn Attack, norm: Norm) -> Result<(), Broken> {
@@ -388,10 +449,107 @@ fn crosses_a_curved_boundary(attack: &dyn Attack, strength: Strength) -> Result<
     Ok(())
 }
 
+/// Two classes, where the least change is known: without a budget it is found up to the strength, and below it the
+/// clean samples come back. For L0 the bounds are narrow and class 0 is far ahead, so that several elements are needed.
+fn finds_the_least_change(attack: &dyn Attack, norm: Norm, strength: Strength) -> Result<(), Broken> {
+    let domain = if norm == Norm::L0 { ct_domain_between(-220.0, 220.0, 1.0)? } else { ct_domain() };
+    let threat = |epsilon| ThreatModel::new(norm, epsilon, domain.clone()).map_err(|error| Broken(error.to_string()));
+    let models = if norm == Norm::L0 {
+        vec![linear_pair_in(domain.clone(), 1.0, 400.0), linear_pair_in(domain.clone(), 1.0, 1000.0)]
+    } else {
+        vec![linear_pair(), linear_binary()]
+    };
+    for model in models {
+        let samples = ct_samples();
+        let goal = untargeted(&model, &samples);
+        let outcome = run(attack, &model, &samples, &goal, &threat(f32::INFINITY)?)?;
+        for (row, clean) in samples.rows().enumerate() {
+            let (least, most) = if norm == Norm::L0 {
+                let least = least_l0(&model, clean);
+                (least, (least * strength.linear).floor())
+            } else {
+                let least = model.least_change(norm, clean) as f32;
+                (least * 0.999, least * strength.linear)
+            };
+            let found = norm.distance(clean, outcome.perturbed_inputs.row(row)) as f32;
+            require(outcome.success[row] && (least..=most).contains(&found), || {
+                format!("{norm}: finds a change of {least} to {most} without a budget (sample {row}), but {found}")
+            })?;
+            let sample = samples.select(&[row]);
+            let too_small = if norm == Norm::L0 { least - 1.0 } else { least * 0.9 };
+            let held = run(attack, &model, &sample, &goal.select(&[row]), &threat(too_small)?)?;
+            require(!held.success[0] && held.perturbed_inputs == sample, || {
+                format!("{norm}: returns the clean sample where the least change is too large (sample {row})")
+            })?;
+        }
+    }
+    Ok(())
+}
+
+/// [`ct_domain`] with other bounds and another storage step.
+fn ct_domain_between(lower: f32, upper: f32, resolution: f32) -> Result<Domain, Broken> {
+    let (lower, upper, resolution) = (Field::Uniform(lower), Field::Uniform(upper), Field::Uniform(resolution));
+    DomainConfig { lower, upper, resolution, ..ct_domain().config().clone() }
+        .try_into()
+        .map_err(|error: Error| Broken(error.to_string()))
+}
+
+/// The same data in a unit 4096 times greater: the change found is that many times smaller.
+fn does_not_depend_on_the_unit(attack: &dyn Attack, norm: Norm) -> Result<(), Broken> {
+    const UNIT: f32 = 4096.0;
+    let distances = |unit: f32| -> Result<Vec<f64>, Broken> {
+        let domain = ct_domain_between(-1024.0 / unit, 3071.0 / unit, 1.0 / unit)?;
+        let model = linear_pair_in(domain, unit, 0.1);
+        let mut samples = ct_samples();
+        samples.values_mut().iter_mut().for_each(|value| *value /= unit);
+        let allowed = ThreatModel::new(norm, f32::INFINITY, model.spec().domain.clone())
+            .map_err(|error| Broken(error.to_string()))?;
+        let outcome = run(attack, &model, &samples, &untargeted(&model, &samples), &allowed)?;
+        let unit = if norm == Norm::L0 { 1.0 } else { f64::from(unit) };
+        let pairs = samples.rows().zip(outcome.perturbed_inputs.rows());
+        Ok(pairs.map(|(clean, point)| norm.distance(clean, point) * unit).collect())
+    };
+    for (row, (small, great)) in distances(1.0)?.into_iter().zip(distances(UNIT)?).enumerate() {
+        require((small - great).abs() <= 0.01 * small, || {
+            format!("{norm}: does not depend on the unit (sample {row}), but finds {small} and {great}")
+        })?;
+    }
+    Ok(())
+}
+
+/// Of all points that the attack asked about and that reach the goal, it returns the nearest: the best, not the last.
+fn returns_the_nearest_it_saw(attack: &dyn Attack, norm: Norm) -> Result<(), Broken> {
+    let (linear, relu, samples) = (linear_classifier(), small_relu(), ct_samples());
+    let models: [&dyn DifferentiableModel; 2] = [&linear, &relu];
+    for model in models {
+        let goal = untargeted(model, &samples);
+        let allowed = threat(norm, f32::INFINITY);
+        let recorder = Recorder::new(model);
+        let outcome = run(attack, &recorder, &samples, &goal, &allowed)?;
+        let asked = recorder.into_asked();
+        for (row, (clean, &sample)) in samples.rows().zip(samples.indices()).enumerate() {
+            let nearest = asked
+                .iter()
+                .filter(|asked| asked.sample == sample && allowed.allows(clean, &asked.point))
+                .filter(|asked| goal.is_reached(&model.spec().task, row, &asked.logits))
+                .map(|asked| norm.distance(clean, &asked.point))
+                .fold(f64::INFINITY, f64::min);
+            let found = norm.distance(clean, outcome.perturbed_inputs.row(row));
+            require(outcome.success[row] == nearest.is_finite(), || {
+                format!("{norm}: claims success where it saw one (sample {row})")
+            })?;
+            require(!outcome.success[row] || found <= nearest, || {
+                format!("{norm}: returns the nearest point it saw succeed (sample {row}), at {nearest}, but {found}")
+            })?;
+        }
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use nocebo_core::{AttackInfo, AttackProblem, Loss, Perturbation};
+    use nocebo_core::Loss;
 
     /// A gradient step with a fault that can be switched on.
     struct Step(Fault);
@@ -405,6 +563,7 @@ mod tests {
         BatchSize,
         Liar,
         Greedy,
+        Peeks,
     }
 
     impl Attack for Step {
@@ -415,7 +574,7 @@ mod tests {
                 source: "this test",
                 family: "test",
                 norms: &[Norm::Linf],
-                knowledge: Knowledge::Gradients,
+                knowledge: if self.0 == Fault::Peeks { Knowledge::Scores } else { Knowledge::Gradients },
                 minimum_norm: false,
             }
         }
@@ -467,14 +626,93 @@ mod tests {
 
     #[test]
     fn each_fault_fails() {
-        let faults = [Fault::NoOp, Fault::WrongSign, Fault::OutOfBall, Fault::BatchSize, Fault::Liar, Fault::Greedy];
+        let faults = [
+            Fault::NoOp,
+            Fault::WrongSign,
+            Fault::OutOfBall,
+            Fault::BatchSize,
+            Fault::Liar,
+            Fault::Greedy,
+            Fault::Peeks,
+        ];
         let broken = faults.map(|fault| check(&Step(fault), ONE_STEP).unwrap_err().0);
-        let expected = ["success at", "success at", "within", "does not depend", "claims", "limit"];
+        let expected = ["success at", "success at", "within", "does not depend", "claims", "limit", "gradient"];
         for (broken, expected) in broken.iter().zip(expected) {
             assert!(broken.contains(expected), "{broken}");
         }
         assert_eq!(check_mechanics(&Step(Fault::NoOp)), Ok(()));
         assert!(check_mechanics(&Step(Fault::OutOfBall)).is_err() && check_mechanics(&Step(Fault::Liar)).is_err());
+    }
+
+    /// Looks at two multiples of the linear least change and keeps the nearer, with a fault that can be switched on.
+    struct Multiples(MinimumNormFault);
+
+    #[derive(Clone, Copy, PartialEq)]
+    enum MinimumNormFault {
+        None,
+        Far,
+        Last,
+        Projected,
+        GreyLevels,
+    }
+
+    impl Attack for Multiples {
+        fn info(&self) -> AttackInfo {
+            AttackInfo { name: "multiples", title: "Two exact steps", minimum_norm: true, ..Step(Fault::None).info() }
+        }
+
+        fn perturb(&self, problem: &AttackProblem<'_>) -> Result<Perturbation, Error> {
+            let (inputs, threat) = (problem.inputs, problem.threat);
+            let mut found = inputs.clone();
+            let mut success = vec![false; inputs.len()];
+            if problem.oracle.remaining(inputs.indices()[0]) < 4 {
+                return Ok(Perturbation { inputs: found, success });
+            }
+            let objective = problem.objective(problem.goal, Loss::Margin)?;
+            let gradient = problem.oracle.gradient(inputs, &objective)?;
+            for multiple in if self.0 == MinimumNormFault::Far { [1.3, 1.4] } else { [1.002, 1.005] } {
+                let mut points = inputs.clone();
+                for (row, point) in points.rows_mut().enumerate() {
+                    let slopes = gradient.inputs.row(row);
+                    let mut size = multiple * f64::from(-gradient.values[row]) / Norm::Linf.dual(slopes).max(1e-12);
+                    if self.0 == MinimumNormFault::GreyLevels {
+                        size += 1e-3;
+                    }
+                    for (value, slope) in point.iter_mut().zip(slopes) {
+                        *value += if *slope == 0.0 { 0.0 } else { size as f32 * slope.signum() };
+                    }
+                    Norm::Linf.project(f32::INFINITY, threat.domain(), inputs.row(row), point);
+                }
+                let reached = problem.goal.reached(&problem.oracle.spec().task, &problem.oracle.outputs(&points)?);
+                for row in 0..inputs.len() {
+                    let near = threat.allows(inputs.row(row), points.row(row));
+                    if reached[row] && near && (!success[row] || self.0 == MinimumNormFault::Last) {
+                        found.copy_row(row, &points, row);
+                        success[row] = true;
+                    } else if !success[row] && self.0 == MinimumNormFault::Projected {
+                        threat.project_row(inputs.row(row), points.row_mut(row));
+                        found.copy_row(row, &points, row);
+                    }
+                }
+            }
+            Ok(Perturbation { inputs: found, success })
+        }
+    }
+
+    #[test]
+    fn a_minimum_norm_attack_that_returns_the_best_passes() {
+        assert_eq!(check_minimum_norm(&Multiples(MinimumNormFault::None), ONE_STEP), Ok(()));
+    }
+
+    #[test]
+    fn each_minimum_norm_fault_fails() {
+        let faults =
+            [MinimumNormFault::Far, MinimumNormFault::Last, MinimumNormFault::Projected, MinimumNormFault::GreyLevels];
+        let broken = faults.map(|fault| check_minimum_norm(&Multiples(fault), ONE_STEP).unwrap_err().0);
+        let expected = ["finds a change", "nearest point it saw", "returns the clean sample", "on the unit"];
+        for (broken, expected) in broken.iter().zip(expected) {
+            assert!(broken.contains(expected), "{broken}");
+        }
     }
 
     #[test]

@@ -7,6 +7,8 @@
 //! step   Linf sign(g)   L2 g/‖g‖₂   L1 sparse sign (SLIDE)   L0 dense step, sparse projection (PGD₀)
 //! ```
 //!
+//! With `loss = "scaled_cross_entropy"` it follows the loss of MIFPE, which keeps its gradient on confident models.
+//!
 //! Source: Madry et al., ICLR 2018, arXiv:1706.06083, section 2.1 (Linf, L2). L1: Tramèr & Boneh 2019,
 //! arXiv:1904.13000. L0: Croce & Hein 2019, arXiv:1909.05040. Survey: [85].
 //!
@@ -164,7 +166,7 @@ mod tests {
     #[test]
     fn passes_the_common_suite() {
         for random_start in [true, false] {
-            for loss in [Loss::CrossEntropy, Loss::Margin] {
+            for loss in [Loss::CrossEntropy, Loss::Margin, Loss::ScaledCrossEntropy] {
                 let config = PgdConfig { random_start, loss, restarts: 2, ..PgdConfig::default() };
                 let attack = Pgd::try_from(config).unwrap();
                 assert_eq!(suite::check(&attack, Strength { linear: 1.05, goals: true }), Ok(()), "{config:?}");

@@ -6,13 +6,13 @@ use super::markup::escape;
 use crate::metrics::significant;
 
 const WIDTH: f64 = 640.0;
-const HEIGHT: f64 = 380.0;
-const LEFT: f64 = 52.0;
-const RIGHT: f64 = 626.0;
-const TOP: f64 = 34.0;
-const BOTTOM: f64 = 330.0;
-/// Least distance of two numbers on the horizontal axis.
-const LABEL_ROOM: f64 = 34.0;
+const HEIGHT: f64 = 384.0;
+const LEFT: f64 = 72.0;
+const RIGHT: f64 = 612.0;
+const TOP: f64 = 44.0;
+const BOTTOM: f64 = 320.0;
+/// Least distance of two numbers on the axis below and on that above.
+const LABEL_ROOM: (f64, f64) = (30.0, 52.0);
 
 /// Dark enough on white (3 : 1 and more), and distinct in the common forms of colour blindness; after Okabe and Ito.
 const COLOURS: [&str; 6] = ["#0072b2", "#c04d00", "#00785a", "#a8497f", "#7a5c00", "#4b3fa7"];
@@ -66,7 +66,7 @@ impl Chart<'_> {
         let height = HEIGHT + legend_height;
         let mut svg = format!(
             "<svg viewBox=\"0 0 {WIDTH} {height}\" role=\"img\" aria-labelledby=\"{id}-title {id}-text\" \
-             font-family=\"inherit\" font-size=\"12\" fill=\"#1b1f24\">\n<title id=\"{id}-title\">{}</title>\n\
+             font-family=\"inherit\" font-size=\"14\" fill=\"#1b1f24\">\n<title id=\"{id}-title\">{}</title>\n\
              <desc id=\"{id}-text\">{}</desc>\n",
             escape(self.title),
             escape(self.description),
@@ -75,12 +75,12 @@ impl Chart<'_> {
         for fifth in 0..=5 {
             let (share, at) = (f64::from(fifth) / 5.0, y(f64::from(fifth) / 5.0));
             line(&mut svg, (LEFT, at), (RIGHT, at), if fifth == 0 { "#57606a" } else { "#e3e7eb" });
-            text(&mut svg, (LEFT - 6.0, at + 4.0), "end", &format!("{:.0} %", 100.0 * share));
+            text(&mut svg, (LEFT - 8.0, at + 5.0), "end", &format!("{:.0} %", 100.0 * share));
         }
         self.horizontal_axis(&mut svg, x);
         let _ = writeln!(
             svg,
-            "<text x=\"14\" y=\"{middle}\" text-anchor=\"middle\" transform=\"rotate(-90 14 {middle})\">{}</text>",
+            "<text x=\"16\" y=\"{middle}\" text-anchor=\"middle\" transform=\"rotate(-90 16 {middle})\">{}</text>",
             escape(self.vertical),
             middle = f64::midpoint(TOP, BOTTOM),
         );
@@ -96,39 +96,40 @@ impl Chart<'_> {
     }
 
     fn horizontal_axis(&self, svg: &mut String, x: impl Fn(f64) -> f64) {
-        let mut last = f64::NEG_INFINITY;
+        let (mut last_below, mut last_above) = (f64::NEG_INFINITY, f64::NEG_INFINITY);
         let mut budgets: Vec<f64> = std::iter::once(0.0).chain(self.ticks.iter().copied()).collect();
         budgets.dedup();
         for budget in budgets {
             let at = x(budget);
             line(svg, (at, BOTTOM), (at, BOTTOM + 5.0), "#57606a");
-            if at - last < LABEL_ROOM {
-                continue;
+            if at - last_below >= LABEL_ROOM.0 {
+                last_below = at;
+                text(svg, (at, BOTTOM + 20.0), "middle", &significant(budget));
             }
-            last = at;
-            text(svg, (at, BOTTOM + 18.0), "middle", &significant(budget));
-            if let Some(share) = self.share_of_range {
-                line(svg, (at, TOP - 4.0), (at, TOP), "#57606a");
-                text(svg, (at, TOP - 8.0), "middle", &format!("{} %", significant_two(100.0 * share * budget)));
+            let Some(share) = self.share_of_range else { continue };
+            line(svg, (at, TOP - 5.0), (at, TOP), "#57606a");
+            if at - last_above >= LABEL_ROOM.1 {
+                last_above = at;
+                text(svg, (at, TOP - 10.0), "middle", &two_digits(100.0 * share * budget));
             }
         }
-        text(svg, (f64::midpoint(LEFT, RIGHT), BOTTOM + 38.0), "middle", self.horizontal);
+        text(svg, (f64::midpoint(LEFT, RIGHT), BOTTOM + 42.0), "middle", self.horizontal);
         if self.share_of_range.is_some() {
-            text(svg, (f64::midpoint(LEFT, RIGHT), 11.0), "middle", "share of the range of the data");
+            text(svg, (f64::midpoint(LEFT, RIGHT), 13.0), "middle", "per cent of the range of the data");
         }
     }
 
     /// Entries in rows of three, and the height they take.
     fn legend(&self) -> (String, f64) {
-        const COLUMN: f64 = 200.0;
-        const ROW: f64 = 20.0;
+        const COLUMN: f64 = 186.0;
+        const ROW: f64 = 23.0;
         let mut svg = String::new();
         for (place, curve) in self.curves.iter().enumerate() {
             let left = LEFT + COLUMN * (place % 3) as f64;
             let at = HEIGHT + ROW * (place / 3) as f64;
             stroke(&mut svg, &format!("M{left} {at}H{}", left + 30.0), curve.look);
             marker(&mut svg, (left + 15.0, at), curve.look);
-            text(&mut svg, (left + 37.0, at + 4.0), "start", &shortened(&curve.name));
+            text(&mut svg, (left + 37.0, at + 5.0), "start", &shortened(&curve.name));
         }
         (svg, ROW * self.curves.len().div_ceil(3) as f64)
     }
@@ -170,9 +171,9 @@ fn colour(look: Look) -> &'static str {
 
 fn stroke(svg: &mut String, path: &str, look: Look) {
     let (width, dash) = match look {
-        Look::Worst => (3.0, ""),
-        Look::Control => (1.8, "1 4"),
-        Look::Numbered(number) => (1.8, DASHES[number / COLOURS.len() % DASHES.len()]),
+        Look::Worst => (6.0, ""),
+        Look::Control => (2.2, "1 5"),
+        Look::Numbered(number) => (2.2, DASHES[number / COLOURS.len() % DASHES.len()]),
     };
     let dash = if dash.is_empty() { String::new() } else { format!(" stroke-dasharray=\"{dash}\"") };
     let _ = writeln!(
@@ -185,7 +186,7 @@ fn stroke(svg: &mut String, path: &str, look: Look) {
 
 fn marker(svg: &mut String, (x, y): (f64, f64), look: Look) {
     let shape = match look {
-        Look::Worst => format!("M{:.1} {:.1}h8v8h-8z", x - 4.0, y - 4.0),
+        Look::Worst => format!("M{:.1} {:.1}h12v12h-12z", x - 6.0, y - 6.0),
         Look::Control => format!("M{:.1} {y:.1}h8M{x:.1} {:.1}v8", x - 4.0, y - 4.0),
         Look::Numbered(number) => match number % 4 {
             0 => format!("M{:.1} {y:.1}a4 4 0 1 0 8 0a4 4 0 1 0 -8 0z", x - 4.0),
@@ -212,10 +213,11 @@ fn text(svg: &mut String, (x, y): (f64, f64), anchor: &str, content: &str) {
 
 /// A name that fits its column of the legend.
 fn shortened(name: &str) -> String {
-    const MOST: usize = 26;
+    const MOST: usize = 19;
     if name.chars().count() <= MOST { name.to_owned() } else { name.chars().take(MOST - 1).chain(['…']).collect() }
 }
 
-fn significant_two(value: f64) -> String {
-    if value >= 10.0 { format!("{value:.0}") } else { significant((value * 100.0).round() / 100.0) }
+/// Two significant digits at most, for a crowded axis.
+fn two_digits(value: f64) -> String {
+    if value >= 1.0 { significant((value * 10.0).round() / 10.0) } else { significant((value * 100.0).round() / 100.0) }
 }

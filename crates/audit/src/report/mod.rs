@@ -13,7 +13,7 @@ use std::fmt::Write as _;
 use nocebo_core::{Label, Norm};
 
 use crate::audit::Audit;
-use crate::findings::Status;
+use crate::findings::{Finding, Status};
 use crate::metrics::{CellSummary, DecisionMetrics, ThreatResult, significant};
 use crate::request::AuditGoal;
 use crate::{AuditError, Example, Rate};
@@ -111,15 +111,23 @@ fn headline(page: &mut String, entries: &[ReportEntry<'_>]) {
             let _ = writeln!(page, "<dt>{term}</dt><dd>{value}</dd>");
         };
         fact("Clean accuracy", rate(&audit.clean.accuracy));
+        for threat in &audit.threats {
+            let budget = format!("{}:{}", threat.norm, significant(f64::from(threat.epsilon)));
+            fact(
+                &format!("{} at {budget}", robust_name(audit.settings.goal)),
+                rate(&threat.worst_case.robust_accuracy),
+            );
+        }
         if let Some(threat) = audit.headline() {
-            fact("Same, inputs stored and read again", rate(&threat.worst_case.robust_accuracy_stored));
+            let budget = format!("{}:{}", threat.norm, significant(f64::from(threat.epsilon)));
+            fact(&format!("{budget}, inputs stored and read again"), rate(&threat.worst_case.robust_accuracy_stored));
             if let Some(noise) = threat.cells.iter().find(|cell| cell.control) {
-                fact("Under random noise of that budget", rate(&noise.robust_accuracy));
+                fact(&format!("{budget}, random noise instead"), rate(&noise.robust_accuracy));
             }
             if let (Some(clean), Some(attacked)) =
                 (audit.clean.false_negative_rate, threat.worst_case.decisions.false_negative_rate)
             {
-                fact("Missed findings, clean → attacked", format!("{} → {}", value(&clean), value(&attacked)));
+                fact(&format!("{budget}, missed findings"), format!("{} (clean {})", value(&attacked), value(&clean)));
             }
         }
         fact("Samples attacked", format!("{} of {}", audit.data.attacked, audit.data.in_scope));
@@ -143,27 +151,29 @@ fn headline(page: &mut String, entries: &[ReportEntry<'_>]) {
 }
 
 fn gates(page: &mut String, entries: &[ReportEntry<'_>]) {
-    for ReportEntry { name, audit, .. } in entries.iter().filter(|entry| !entry.audit.gates.is_empty()) {
-        let _ = write!(
-            page,
-            "<h3>Gates: {}</h3>\n<div class=\"scroll\"><table>\n<caption>Judged at the pessimistic end of the 95&nbsp;% \
-             interval</caption>\n<thead><tr><th scope=\"col\">Condition</th><th scope=\"col\">Measured</th>\
-             <th scope=\"col\">Judged</th><th scope=\"col\">Result</th></tr></thead>\n<tbody>\n",
-            escape(name)
-        );
+    if entries.iter().all(|entry| entry.audit.gates.is_empty()) {
+        return;
+    }
+    page.push_str(
+        "<h3>Gates</h3>\n<div class=\"scroll\"><table>\n<caption>Judged at the pessimistic end of the 95&nbsp;% \
+         interval</caption>\n<thead><tr><th scope=\"col\">Condition</th><th scope=\"col\" class=\"text\">Model</th>\
+         <th scope=\"col\">Measured</th><th scope=\"col\">Judged</th><th scope=\"col\">Result</th></tr></thead>\n<tbody>\n",
+    );
+    for ReportEntry { name, audit, .. } in entries {
         for gate in &audit.gates {
             let (class, text) = if gate.passed { ("pass", "pass") } else { ("fail", "fail") };
             let _ = writeln!(
                 page,
-                "<tr><th scope=\"row\"><code>{}</code></th><td>{}</td><td>{}</td><td><span class=\"badge {class}\">{text}\
-                 </span></td></tr>",
+                "<tr><th scope=\"row\"><code>{}</code></th><td class=\"text\">{}</td><td>{}</td><td>{}</td><td><span \
+                 class=\"badge {class}\">{text}</span></td></tr>",
                 escape(&gate.gate),
+                escape(name),
                 gate.value.map_or_else(|| "–".to_owned(), percent),
                 percent(gate.judged),
             );
         }
-        page.push_str("</tbody></table></div>\n");
     }
+    page.push_str("</tbody></table></div>\n");
 }
 
 fn threat_model(page: &mut String, entries: &[ReportEntry<'_>]) {
@@ -419,7 +429,7 @@ fn cell_row(page: &mut String, audit: &Audit, threat: &ThreatResult, cell: &Cell
         escape(&cell.attack),
         rate(&cell.robust_accuracy),
         value(&cell.robust_accuracy_stored),
-        rate(&cell.attack_success_rate),
+        value(&cell.attack_success_rate),
     );
     decision_columns(page, &cell.decisions, binary);
     let mean = |mean: Option<f64>| mean.map_or_else(|| "–".to_owned(), |mean| format!("{mean:.1}"));
@@ -445,7 +455,7 @@ fn worst_row(page: &mut String, threat: &ThreatResult, binary: bool) {
         "<tr class=\"worst\"><th scope=\"row\">worst case</th><td>{}</td><td>{}</td><td>{}</td>",
         rate(&worst.robust_accuracy),
         value(&worst.robust_accuracy_stored),
-        rate(&worst.attack_success_rate),
+        value(&worst.attack_success_rate),
     );
     decision_columns(page, &worst.decisions, binary);
     page.push_str("<td></td><td></td><td></td><td></td><td></td></tr>\n");
@@ -511,40 +521,56 @@ fn clinical(page: &mut String, entries: &[ReportEntry<'_>]) {
 }
 
 fn findings(page: &mut String, entries: &[ReportEntry<'_>]) {
-    page.push_str("<section>\n<h2>Can the figures be believed?</h2>\n<p class=\"note\">Each line is computed. A failure of a line marked \
-         “strength” means that the attacks may have been weaker than they should be: the true robustness may be lower, \
-         and no verdict should be drawn.</p>\n");
-    for ReportEntry { name, audit, .. } in entries {
+    page.push_str(
+        "<section>\n<h2>Can the figures be believed?</h2>\n<p class=\"note\">Each line is computed. Where one about \
+         strength fails, the attacks may have been weaker than they should be: the true robustness may be lower, and no \
+         verdict should be drawn.</p>\n<div class=\"scroll\"><table class=\"left\">\n<caption>What was looked for; failures \
+         first</caption>\n<thead><tr><th scope=\"col\">Should hold</th><th scope=\"col\">About</th>",
+    );
+    for entry in entries {
+        let _ = write!(page, "<th scope=\"col\">{}</th>", escape(entry.name));
+    }
+    page.push_str("</tr></thead>\n<tbody>\n");
+    let mut rows: Vec<Vec<&Finding>> = Vec::new();
+    for finding in entries.iter().flat_map(|entry| &entry.audit.findings) {
+        match rows.iter_mut().find(|row| row[0].id == finding.id) {
+            Some(row) => row.push(finding),
+            None => rows.push(vec![finding]),
+        }
+    }
+    let failed = |row: &[&Finding]| row.iter().any(|finding| finding.status == Status::Fail);
+    rows.sort_by_key(|row| !failed(row));
+    for row in &rows {
         let _ = write!(
             page,
-            "<h3>{}</h3>\n<div class=\"scroll\"><table>\n<caption>What was looked for</caption>\n<thead><tr><th \
-             scope=\"col\">Should hold</th><th scope=\"col\" class=\"text\">Result</th><th scope=\"col\" \
-             class=\"text\">About</th><th scope=\"col\" class=\"text\">Seen, and what to do</th></tr></thead>\n<tbody>\n",
-            escape(name)
+            "<tr{}><th scope=\"row\" class=\"wrap\">{}</th><td>{}</td>",
+            if failed(row) { " class=\"failed\"" } else { "" },
+            escape(&row[0].title),
+            if row[0].weakens_evaluation { "strength" } else { "meaning" },
         );
-        for finding in &audit.findings {
+        for entry in entries {
+            let Some(finding) = entry.audit.findings.iter().find(|finding| finding.id == row[0].id) else {
+                page.push_str("<td>–</td>");
+                continue;
+            };
             let (class, text) = match finding.status {
                 Status::Pass => ("pass", "pass"),
                 Status::Fail => ("fail", "fail"),
                 Status::NotApplicable => ("na", "not applicable"),
             };
-            let advice = if finding.advice.is_empty() {
-                String::new()
-            } else {
-                format!("<br><strong>{}</strong>", escape(&finding.advice))
-            };
-            let _ = writeln!(
+            let _ = write!(
                 page,
-                "<tr><th scope=\"row\" class=\"text\">{}</th><td class=\"text\"><span class=\"badge {class}\">{text}</span>\
-                 </td><td class=\"text\">{}</td><td class=\"text wrap\">{}{advice}</td></tr>",
-                escape(&finding.title),
-                if finding.weakens_evaluation { "strength" } else { "meaning" },
-                escape(&finding.detail),
+                "<td class=\"wrap\"><span class=\"badge {class}\">{text}</span> {}",
+                escape(&finding.detail)
             );
+            if !finding.advice.is_empty() {
+                let _ = write!(page, "<br><strong>What to do:</strong> {}", escape(&finding.advice));
+            }
+            page.push_str("</td>");
         }
-        page.push_str("</tbody></table></div>\n");
+        page.push_str("</tr>\n");
     }
-    page.push_str("</section>\n");
+    page.push_str("</tbody></table></div>\n</section>\n");
 }
 
 fn examples(page: &mut String, entries: &[ReportEntry<'_>]) -> Result<(), AuditError> {
@@ -712,4 +738,121 @@ fn attack_count(audit: &Audit) -> usize {
 
 fn counted(number: usize, noun: &str) -> String {
     if number == 1 { format!("1 {noun}") } else { format!("{number} {noun}s") }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+    use crate::toy::{self, Behaviour, Mean, ToyAttack};
+    use crate::{AuditRequest, Evaluation, evaluate};
+
+    fn evaluation(include_images: usize, command: &str) -> Evaluation {
+        let mut settings = toy::settings(&[0.5, 2.0, 4.0]);
+        settings.include_images = include_images;
+        settings.gates =
+            vec!["robust_accuracy(linf:2) >= 0.3".parse().unwrap(), "clean_accuracy > 0.9".parse().unwrap()];
+        let mut provenance = toy::provenance();
+        provenance.command = Some(command.to_owned());
+        let mut attacks = toy::attacks();
+        attacks.push(ToyAttack::entry("<img src=x>", Behaviour::LeastChange));
+        let (model, data) = (Mean::new(), toy::ten());
+        let request = AuditRequest {
+            model: &model,
+            data: &data,
+            attacks: &attacks,
+            settings: &settings,
+            provenance: &provenance,
+        };
+        evaluate(request, &()).unwrap()
+    }
+
+    fn page(evaluations: &[(&str, &Evaluation)]) -> String {
+        let entries: Vec<ReportEntry<'_>> = evaluations
+            .iter()
+            .map(|(name, evaluation)| ReportEntry { name, audit: &evaluation.audit, examples: &evaluation.examples })
+            .collect();
+        html(&entries).unwrap()
+    }
+
+    /// Names of the tags in order, closing ones with a slash.
+    fn tags(page: &str) -> Vec<String> {
+        page.split('<')
+            .skip(1)
+            .map(|rest| rest.split([' ', '>', '\n']).next().unwrap_or_default().to_owned())
+            .filter(|tag| !tag.starts_with('!'))
+            .collect()
+    }
+
+    #[test]
+    fn every_element_is_closed_and_every_id_is_used_once() {
+        let (one, other) = (evaluation(2, "x"), evaluation(0, "y"));
+        let page = page(&[("one", &one), ("other", &other)]);
+        let mut open = Vec::new();
+        for tag in tags(&page) {
+            if let Some(name) = tag.strip_prefix('/') {
+                assert_eq!(open.pop().as_deref(), Some(name));
+            } else if !["meta", "br", "img", "line", "path", "polygon"].contains(&tag.as_str()) {
+                open.push(tag);
+            }
+        }
+        assert_eq!(open, [""; 0]);
+        let ids: Vec<&str> = page.split(" id=\"").skip(1).map(|rest| rest.split('"').next().unwrap()).collect();
+        assert_eq!(ids.iter().collect::<BTreeSet<_>>().len(), ids.len());
+        assert_eq!(page.matches("<svg").count(), 3);
+        assert_eq!(page.matches("<desc").count(), 3);
+        assert_eq!(page.matches("<table").count(), page.matches("<caption").count());
+        assert_eq!(page.matches("<img").count(), page.matches(" alt=\"").count());
+    }
+
+    #[test]
+    fn nothing_is_fetched_and_nothing_from_outside_is_markup() {
+        let found = evaluation(1, "nocebo audit --out '</code><script>alert(1)</script>'");
+        let page = page(&[("</title><script>", &found)]);
+        for forbidden in
+            ["<script", "http:", "https:", "<link", "<iframe", "@import", "url(", "<b>", "<img src=x", "<test>"]
+        {
+            assert!(!page.contains(forbidden), "{forbidden}");
+        }
+        assert!(page.split("src=\"").skip(1).all(|rest| rest.starts_with("data:image/png;base64,")));
+        assert!(page.contains("&lt;script&gt;alert(1)&lt;/script&gt;"));
+    }
+
+    #[test]
+    fn images_are_left_out_unless_asked_for() {
+        assert_eq!(page(&[("x", &evaluation(0, ""))]).matches("<img").count(), 0);
+        assert_eq!(page(&[("x", &evaluation(2, ""))]).matches("<img").count(), 6);
+    }
+
+    #[test]
+    fn a_report_needs_an_audit() {
+        assert!(matches!(html(&[]), Err(AuditError::Invalid { .. })));
+    }
+
+    /// The part of the page from one heading to the next.
+    fn section<'a>(page: &'a str, heading: &str) -> &'a str {
+        let start = page.find(&format!("<h2>{heading}")).unwrap();
+        let length = page[start..].find("</section>").unwrap();
+        &page[start..start + length]
+    }
+
+    #[test]
+    fn the_figures_are_those_of_the_audit() {
+        let found = evaluation(0, "");
+        let page = page(&[("mean.onnx", &found)]);
+        let headline = &page[page.find("<article").unwrap()..page.find("</article>").unwrap()];
+        insta::assert_snapshot!("headline", headline);
+        insta::assert_snapshot!("what_was_tried", section(&page, "What was tried"));
+        insta::assert_snapshot!("curve", section(&page, "Robustness over budget"));
+        insta::assert_snapshot!("findings", section(&page, "Each finding"));
+    }
+
+    #[test]
+    fn decisions_are_told_by_name() {
+        let names = ["mass", "nodule"].map(str::to_owned);
+        assert_eq!(decision_name(&Label::Class(1), &names), "nodule");
+        assert_eq!(decision_name(&Label::Findings(vec![true, true]), &names), "mass + nodule");
+        assert_eq!(decision_name(&Label::Findings(vec![false, false]), &names), "no finding");
+    }
 }

@@ -46,7 +46,7 @@ pub(crate) fn run(arguments: &Audit, global: &Global) -> Result<(), Failure> {
     print_summary(&evaluation.audit);
     println!("wrote {}", arguments.out.display());
     let failed: Vec<String> =
-        evaluation.audit.gates.iter().filter(|gate| !gate.passed).map(|gate| gate.gate.to_string()).collect();
+        evaluation.audit.gates.iter().filter(|gate| !gate.passed).map(|gate| gate.gate.clone()).collect();
     if failed.is_empty() {
         Ok(())
     } else {

@@ -10,11 +10,14 @@ use crate::arguments::Global;
 use crate::failure::{Failure, Kind, OrFail};
 use crate::load;
 
+/// One question to a small model.
+type Check = fn(&GraphModel) -> Result<(), Failure>;
+
 pub(crate) fn run(global: &Global) -> Result<(), Failure> {
     println!("nocebo {}", env!("CARGO_PKG_VERSION"));
     println!("device {}, {} threads", global.device, rayon::current_num_threads());
     println!("instruction sets: {}", instruction_sets());
-    let checks: [(&str, fn(&GraphModel) -> Result<(), Failure>); 3] = [
+    let checks: [(&str, Check); 3] = [
         ("gradient agrees with finite differences", gradient_is_right),
         ("same bits alone and in a batch", batch_does_not_matter),
         ("ONNX written and read back", onnx_round_trip),

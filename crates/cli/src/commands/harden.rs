@@ -7,7 +7,7 @@ use nocebo_defences::training::{Hardened, Hardening, HardeningEvent, fgsm, pgd};
 use nocebo_graph::Graph;
 use nocebo_graph::train::{Labelled, TrainingConfig};
 
-use super::train::{save, show};
+use super::train::{failed, save, show};
 use crate::arguments::{Global, Harden, HardenMethod};
 use crate::failure::{Failure, OrFail};
 use crate::load;
@@ -89,5 +89,5 @@ pub(crate) fn harden(
         HardenMethod::Fgsm => fgsm::harden(&hardening, &mut observe),
     };
     bar.finish_and_clear();
-    hardened.or_incomplete()
+    hardened.map_err(failed)
 }

@@ -6,4 +6,5 @@ pub(crate) mod audit;
 pub(crate) mod demo;
 pub(crate) mod doctor;
 pub(crate) mod harden;
+pub(crate) mod run;
 pub(crate) mod train;

@@ -9,7 +9,7 @@ use nocebo_graph::zoo::{self, Blueprint};
 use nocebo_graph::{Device, Graph, GraphModel, onnx};
 
 use crate::arguments::{Global, OptimizerName, Schedule, Train};
-use crate::failure::{Failure, OrFail};
+use crate::failure::{Failure, Kind, OrFail};
 use crate::load;
 use crate::progress::{bar, note};
 
@@ -89,7 +89,16 @@ pub(crate) fn train(
     };
     let trained = run.run(graph, Labelled { samples: training.samples(), labels: training.labels() });
     bar.finish_and_clear();
-    trained.or_incomplete()
+    trained.map_err(failed)
+}
+
+/// A setting out of range is wrong usage; anything else ended work that had begun.
+pub(crate) fn failed(error: nocebo_graph::Error) -> Failure {
+    let kind = match &error {
+        nocebo_graph::Error::Core(nocebo_core::Error::InvalidConfig { .. }) => Kind::Usage,
+        _ => Kind::Incomplete,
+    };
+    Failure::new(kind, error)
 }
 
 /// Moves the bar, and notes the end of an epoch.

@@ -2,6 +2,7 @@
 
 pub mod folder;
 mod labels;
+pub mod nifti;
 pub mod npy;
 pub mod npz;
 mod picture;

@@ -5,6 +5,8 @@
 //! arithmetic coding, pictures with transparent parts, and pictures that ask the viewer to rotate them. Colour profiles
 //! and gamma are ignored, as in the pipelines that models are trained with. PNG of 1, 2 or 4 bits and palettes are
 //! spread over 8 bits.
+//!
+//! Not noticed: a JPEG whose coded data stop early although its end marker stands; the decoder fills the rest.
 
 use std::fs::File;
 use std::io::{Cursor, Read, Write};

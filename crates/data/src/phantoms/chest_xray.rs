@@ -76,6 +76,16 @@ impl Default for ChestXrayConfig {
 }
 
 /// Generator of chest radiographs; holds only settings that have been checked.
+///
+/// ```
+/// # use nocebo_core::Seed;
+/// # use nocebo_data::phantoms::{ChestXray, ChestXrayConfig};
+/// let phantom = ChestXray::try_from(ChestXrayConfig::default())?;
+/// let train = phantom.dataset(Seed(1), 0..4)?;
+/// let test = phantom.dataset(Seed(1), 4..6)?;
+/// assert_eq!((train.len(), test.samples().shape()), (4, [1, 28, 28].as_slice()));
+/// # Ok::<(), nocebo_data::DataError>(())
+/// ```
 #[derive(Clone, Debug, Deserialize)]
 #[serde(try_from = "ChestXrayConfig")]
 pub struct ChestXray(ChestXrayConfig);

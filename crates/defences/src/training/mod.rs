@@ -194,7 +194,7 @@ pub(crate) mod tests {
             let training = Training {
                 config: &self.config,
                 spec: &self.spec,
-                device: &Device::cpu(),
+                device: &Device::default(),
                 seed: Seed(4),
                 perturb: None,
                 score: &mut |_, epoch| Ok(epoch as f64),
@@ -211,7 +211,7 @@ pub(crate) mod tests {
                 validation: Labelled { samples: &self.held_out, labels: &self.truth },
                 threat: &self.threat,
                 config: &self.config,
-                device: &Device::cpu(),
+                device: &Device::default(),
                 seed: Seed(5),
             })
         }
@@ -219,7 +219,7 @@ pub(crate) mod tests {
 
     /// Accuracy on held-out samples under a stronger PGD than training and checkpoints used.
     pub(crate) fn accuracy_under_pgd(problem: &Problem, graph: &Graph) -> f64 {
-        let model = GraphModel::new(graph.clone(), problem.spec.clone(), &Device::cpu()).unwrap();
+        let model = GraphModel::new(graph.clone(), problem.spec.clone(), &Device::default()).unwrap();
         let goal = Goal::Untargeted { labels: problem.truth.clone() };
         let attack = Pgd::try_from(PgdConfig { steps: 40, restarts: 2, ..PgdConfig::default() }).unwrap();
         let outcome = attack.run(&model, &problem.held_out, &goal, &problem.threat, Seed(9)).unwrap();

@@ -361,7 +361,7 @@ fn decode_node(
     let operator = Operator::read(&mut source).map_err(failed)?;
     let Some(operator) = operator else {
         let what = format!(
-            "the operator `{}` of opset {opset}; replace it by supported operators and export again",
+            "the operator `{}` of opset {opset} (replace it by supported operators and export again)",
             node.op_type
         );
         return Err(failed(OperatorError::unsupported(what)));

@@ -37,6 +37,17 @@ impl Convolution {
         self
     }
 
+    pub(crate) fn read_attributes(source: &mut Source<'_>) -> Result<Self, OperatorError> {
+        Ok(Self {
+            kernel: source.counts("kernel_shape", 1)?,
+            strides: source.counts("strides", 1)?,
+            dilations: source.counts("dilations", 1)?,
+            pads: source.counts("pads", 0)?,
+            auto_pad: AutoPad::read(source)?,
+            groups: source.count_or("group", 1)?.max(1),
+        })
+    }
+
     fn window(&self, space: &[usize], kernel: &[usize]) -> Result<Window, OperatorError> {
         WindowAttributes {
             kernel,
@@ -122,14 +133,7 @@ impl Behaviour for Convolution {
         if source.operator != "Conv" {
             return Ok(None);
         }
-        Ok(Some(Self {
-            kernel: source.counts("kernel_shape", 1)?,
-            strides: source.counts("strides", 1)?,
-            dilations: source.counts("dilations", 1)?,
-            pads: source.counts("pads", 0)?,
-            auto_pad: AutoPad::read(source)?,
-            groups: source.count_or("group", 1)?.max(1),
-        }))
+        Self::read_attributes(source).map(Some)
     }
 
     fn write(&self, target: &mut Target<'_>) -> Result<(), OperatorError> {

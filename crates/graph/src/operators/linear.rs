@@ -114,6 +114,12 @@ impl MatMul {
         (left, right)
     }
 
+    /// The product, whose shape [`MatMul::product_shape`] has found.
+    pub(crate) fn multiply(a: DeviceTensor, b: DeviceTensor, shape: &[usize]) -> DeviceTensor {
+        let (left, right) = Self::matrices(&a.shape(), &b.shape());
+        a.reshaped(&left).matmul(&b.reshaped(&right)).reshaped(shape)
+    }
+
     /// Shape of the product of two tensors.
     pub(crate) fn product_shape(a: &[usize], b: &[usize]) -> Result<Vec<usize>, OperatorError> {
         if a.is_empty() || b.is_empty() {
@@ -159,11 +165,8 @@ impl Behaviour for MatMul {
     }
 
     fn forward(&self, arguments: &Arguments<'_>, outputs: &[Fact]) -> Result<Vec<Value>, OperatorError> {
-        let (a, b) = (arguments.tensor(0)?, arguments.tensor(1)?);
-        let (left, right) = Self::matrices(&a.shape(), &b.shape());
-        let product = a.reshaped(&left).matmul(&b.reshaped(&right));
-        let shape = super::output_shape(outputs, 0)?;
-        Ok(vec![Value::Device(product.reshaped(shape), arguments.get(0)?.element())])
+        let product = Self::multiply(arguments.tensor(0)?, arguments.tensor(1)?, super::output_shape(outputs, 0)?);
+        Ok(vec![Value::Device(product, arguments.get(0)?.element())])
     }
 
     fn has_weight_at(&self, _position: usize, _constant: &Tensor) -> bool {

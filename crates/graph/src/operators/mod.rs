@@ -16,14 +16,20 @@
 mod activation;
 mod arithmetic;
 mod convolution;
+mod einsum;
 mod indexing;
 mod linear;
 mod logic;
 mod normalization;
 mod padding;
 mod pooling;
+mod quantization;
+mod recurrent;
 mod reduce;
 mod resize;
+mod sampling;
+mod scatter;
+mod selection;
 mod shape;
 mod softmax;
 mod unary;
@@ -37,6 +43,7 @@ use nocebo_core::Seed;
 pub use activation::Activation;
 pub use arithmetic::{Arithmetic, Clip};
 pub use convolution::{AutoPad, Convolution, TransposedConvolution};
+pub use einsum::Einsum;
 pub use indexing::{Gather, GatherElements, GatherNd, NonZero};
 pub use linear::{Gemm, MatMul};
 pub use logic::{Comparison, Where};
@@ -46,8 +53,13 @@ pub use normalization::{
 };
 pub use padding::{Pad, PadMode};
 pub use pooling::{GlobalPool, Pool, PoolKind};
+pub use quantization::{DequantizeLinear, DynamicQuantizeLinear, QuantizeLinear, QuantizedProduct};
+pub use recurrent::{Cell, Direction, Recurrent};
 pub use reduce::{ArgExtreme, Reduce, Reduction};
 pub use resize::{AspectRatio, Coordinates, NearestRule, Resize, ResizeMode};
+pub use sampling::{DeformableConvolution, RegionAlign};
+pub use scatter::{ScatterElements, ScatterNd, ScatterReduction};
+pub use selection::{Compress, CumulativeSum, OneHot, ReverseSequence, TopK, Trilu};
 pub use shape::{
     Cast, Concat, ConstantOfShape, DepthToSpace, Dropout, Expand, Flatten, Identity, Range, Reshape, Shape, Size,
     Slice, SpaceToDepth, Split, Squeeze, Tile, Transpose, Unsqueeze,
@@ -222,6 +234,17 @@ impl Target<'_> {
 
     pub(crate) fn text(&mut self, name: &str, value: &str) {
         self.attributes.insert(name.into(), Attribute::Text(value.into()));
+    }
+
+    pub(crate) fn texts(&mut self, name: &str, values: Vec<String>) {
+        self.attributes.insert(name.into(), Attribute::Texts(values));
+    }
+
+    /// A list of floats; left out where it is empty.
+    pub(crate) fn floats(&mut self, name: &str, values: Vec<f32>) {
+        if !values.is_empty() {
+            self.attributes.insert(name.into(), Attribute::Floats(values));
+        }
     }
 
     pub(crate) fn integers(&mut self, name: &str, values: &[i64]) {
@@ -492,16 +515,28 @@ operators! {
     Clip,
     /// Comparisons and logic.
     Comparison,
+    /// Slices at which a condition is true.
+    Compress,
     /// Joins along an axis.
     Concat,
     /// A tensor of one value.
     ConstantOfShape,
     /// Convolution with one to three axes of space.
     Convolution,
+    /// Running sums.
+    CumulativeSum,
     /// Moves channels into space.
     DepthToSpace,
+    /// Convolution with moved taps.
+    DeformableConvolution,
+    /// From integers to the floats that they stand for.
+    DequantizeLinear,
     /// Dropout: the identity unless training is on.
     Dropout,
+    /// To integers by a scale from the data.
+    DynamicQuantizeLinear,
+    /// Sums of products over named axes.
+    Einsum,
     /// Broadcasts to a shape.
     Expand,
     /// Flattens to a matrix.
@@ -532,18 +567,34 @@ operators! {
     MeanVarianceNormalization,
     /// Index of every element that is not 0.
     NonZero,
+    /// Ones at indices.
+    OneHot,
     /// Borders around a tensor.
     Pad,
     /// Pooling over windows.
     Pool,
+    /// Products of quantised operands.
+    QuantizedProduct,
+    /// From floats to the integers that stand for them.
+    QuantizeLinear,
     /// Evenly spaced values.
     Range,
+    /// Recurrent layers.
+    Recurrent,
     /// Reductions over axes.
     Reduce,
+    /// Regions resampled to one size.
+    RegionAlign,
     /// Another shape for the same values.
     Reshape,
     /// Resampling in space.
     Resize,
+    /// Sequences reversed.
+    ReverseSequence,
+    /// Elements put at places along an axis.
+    ScatterElements,
+    /// Slices put at places.
+    ScatterNd,
     /// The shape of a value.
     Shape,
     /// The number of elements of a value.
@@ -560,10 +611,14 @@ operators! {
     Squeeze,
     /// Repeats along axes.
     Tile,
+    /// The greatest or least few values.
+    TopK,
     /// Another order of axes.
     Transpose,
     /// Transposed convolution.
     TransposedConvolution,
+    /// A triangle of a matrix.
+    Trilu,
     /// Functions of one value.
     Unary,
     /// Inserts axes of length 1.
