@@ -1,6 +1,5 @@
 //! Attacks that search for the least change.
 
-pub(crate) mod adam;
 pub mod augmented_lagrangian;
 pub(crate) mod boundaries;
 pub mod box_lbfgs;

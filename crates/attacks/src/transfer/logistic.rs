@@ -57,11 +57,11 @@ impl Logistic {
                 }
             }
             for (output, (adam, slopes)) in adams.iter_mut().zip(slopes).enumerate() {
-                let direction = adam.direction(slopes);
+                let direction = adam.direction(&slopes);
                 for (weight, part) in model.weights[output].iter_mut().zip(&direction) {
-                    *weight -= learning_rate * part;
+                    *weight -= learning_rate * *part as f32;
                 }
-                model.biases[output] -= learning_rate * direction[elements];
+                model.biases[output] -= learning_rate * direction[elements] as f32;
             }
         }
         Ok(model)
