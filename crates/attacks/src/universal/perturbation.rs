@@ -164,6 +164,7 @@ impl<'a> Learning<'a> {
 const MEASURED_TOGETHER: usize = 256;
 
 /// How the passes of Moosavi-Dezfooli et al. go over the set.
+#[derive(Clone, Copy, Debug)]
 pub(super) struct Passes {
     pub(super) greatest: usize,
     pub(super) wanted: f64,
