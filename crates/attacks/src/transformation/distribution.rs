@@ -356,6 +356,14 @@ mod tests {
     }
 
     #[test]
+    fn noise_is_clipped_to_the_bounds() {
+        let noise = parse(r#"steps = [{ kind = "noise", deviation = [0.5, 0.5] }]"#).unwrap();
+        let domain = Domain::grey_levels(&[40], 255.0).unwrap();
+        let noisy = noise.draw(&domain, &mut Seed(1).for_sample(0)).apply(&[250.0; 40]);
+        assert!(noisy.iter().all(|value| (0.0..=255.0).contains(value)) && noisy.contains(&255.0), "{noisy:?}");
+    }
+
+    #[test]
     fn no_steps_are_the_identity() {
         let domain = Domain::grey_levels(&[4], 255.0).unwrap();
         let chain = Transformations::default().draw(&domain, &mut Seed(1).for_sample(0));
