@@ -171,6 +171,15 @@ mod tests {
     }
 
     #[test]
+    fn halfway_between_two_classes_lies_the_threshold() {
+        let samples = Samples::new(vec![0.0, 0.0, 255.0, 255.0], &[2]).unwrap();
+        let labels = [Label::Class(0), Label::Class(1)];
+        let model = Logistic::train(&spec(Task::Binary { threshold: 1.5 }), &samples, &labels, 100, 0.1).unwrap();
+        let between = Samples::new(vec![127.5; 2], &[2]).unwrap();
+        assert!((model.outputs(&between).unwrap().row(0)[0] - 1.5).abs() < 1e-4);
+    }
+
+    #[test]
     fn its_gradient_agrees_with_differences() {
         let labels = vec![Label::Class(0), Label::Class(1)];
         let samples = Samples::new(vec![10.0, 200.0, 180.0, 40.0], &[2]).unwrap();
