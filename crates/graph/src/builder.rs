@@ -7,8 +7,8 @@ use rand_distr::{Distribution, StandardNormal, Uniform};
 
 use crate::graph::{Graph, Input, Node, PREPROCESSING};
 use crate::operators::{
-    Activation, Arithmetic, BatchNormalization, Convolution, Flatten, Gemm, GlobalPool, Operator, Pool, PoolKind,
-    TransposedConvolution,
+    Activation, Arithmetic, BatchNormalization, Clip, Concat, Convolution, Flatten, Gemm, GlobalPool, Operator, Pool,
+    PoolKind, TransposedConvolution,
 };
 use crate::{Error, Tensor};
 
@@ -102,6 +102,26 @@ impl GraphBuilder {
         let scale = self.floats(&name("standard_deviation"), &shape, standard_deviation.to_vec());
         let centred = self.node(&name("centre"), Arithmetic::Sub, &[x, &mean]);
         self.node(&name("scale"), Arithmetic::Div, &[&centred, &scale])
+    }
+
+    /// Values limited to `[low, high]` in the unit of the data and stretched to `[0, 1]`: the window in which a radiologist
+    /// looks at computed tomography; a preprocessing layer.
+    pub fn window(&mut self, x: &Handle, low: f32, high: f32) -> Handle {
+        if !(low.is_finite() && high.is_finite() && low < high) {
+            self.fail(Error::graph("window", "finite limits, the lower below the upper", format!("[{low}, {high}]")));
+        }
+        let name = |part: &str| format!("{PREPROCESSING}window.{part}");
+        let least = self.constant(&name("low"), Tensor::scalar(low));
+        let greatest = self.constant(&name("high"), Tensor::scalar(high));
+        let width = self.constant(&name("width"), Tensor::scalar(high - low));
+        let limited = self.node(&name("limited"), Clip, &[x, &least, &greatest]);
+        let shifted = self.node(&name("shifted"), Arithmetic::Sub, &[&limited, &least]);
+        self.node(&format!("{PREPROCESSING}window"), Arithmetic::Div, &[&shifted, &width])
+    }
+
+    /// The one channel of an image `times` times, for networks that were made for colour; a preprocessing layer.
+    pub fn repeat_channels(&mut self, x: &Handle, times: usize) -> Handle {
+        self.node(&format!("{PREPROCESSING}repeat"), Concat { axis: 1 }, &vec![x; times])
     }
 
     /// Convolution without bias, from and to the given numbers of channels, with a kernel of equal sides.
@@ -262,6 +282,25 @@ mod tests {
         let graph = tiny(1, "norm").unwrap();
         let names: Vec<&str> = graph.parameters().into_iter().collect();
         assert_eq!(names, ["head.bias", "head.weight", "norm.bias", "norm.weight", "stem.weight"]);
+    }
+
+    #[test]
+    fn windows_and_repeated_channels_prepare_the_data() {
+        let mut b = GraphBuilder::new("prepared", Seed(1));
+        let x = b.input("image", &[1, 1, 2]);
+        let x = b.window(&x, -100.0, 300.0);
+        let x = b.repeat_channels(&x, 2);
+        let graph = b.finish(&[&x]).unwrap();
+        assert_eq!(graph.parameter_count(), 0);
+        let executor = crate::Executor::new(graph, &crate::Device::flex()).unwrap();
+        let input = Tensor::floats(&[1, 1, 1, 2], vec![0.0, 900.0]).unwrap();
+        let output = &executor.forward(&[input]).unwrap()[0];
+        assert_eq!((output.shape(), output.to_f32().as_ref()), (&[1, 2, 1, 2][..], &[0.25, 1.0, 0.25, 1.0][..]));
+
+        let mut b = GraphBuilder::new("wrong", Seed(1));
+        let x = b.input("image", &[1, 1, 2]);
+        let x = b.window(&x, 5.0, 5.0);
+        assert!(b.finish(&[&x]).unwrap_err().to_string().contains("[5, 5]"));
     }
 
     #[test]

@@ -317,8 +317,12 @@ mod tests {
     fn the_spec_travels_with_the_graph() {
         let small = model("small-cnn", &[1, 12, 12]);
         let mut graph = small.graph().as_ref().clone();
+        assert_eq!(graph.spec().unwrap().as_ref(), Some(small.spec()));
+        graph.metadata.clear();
         assert_eq!(graph.spec().unwrap(), None);
         graph.set_spec(small.spec()).unwrap();
+        let file = crate::onnx::to_bytes(&graph).unwrap();
+        let mut graph = crate::onnx::read_bytes(&file).unwrap();
         assert_eq!(graph.spec().unwrap().as_ref(), Some(small.spec()));
         graph.metadata.insert("nocebo.spec".to_owned(), "{".to_owned());
         assert!(graph.spec().is_err());

@@ -57,5 +57,7 @@ pub fn build(name: &str, blueprint: &Blueprint<'_>) -> Result<Graph, Error> {
         return Err(Error::graph("architecture", format!("one of {known}"), format!("`{name}`")));
     };
     blueprint.spec.check()?;
-    build(blueprint)
+    let mut graph = build(blueprint)?;
+    graph.set_spec(blueprint.spec)?;
+    Ok(graph)
 }
