@@ -64,6 +64,7 @@ use crate::transfer::ensemble_attack::{EnsembleAttack, EnsembleAttackConfig};
 use crate::transfer::mi_fgsm::{MiFgsm, MiFgsmConfig};
 use crate::transfer::ni_fgsm::NiFgsm;
 use crate::transfer::si_ni_fgsm::{SiNiFgsm, SiNiFgsmConfig};
+use crate::transfer::substitute::{Substitute, SubstituteConfig};
 use crate::transfer::ti_fgsm::{TiFgsm, TiFgsmConfig};
 use crate::transfer::transformed_gradient::{TransformedGradient, TransformedGradientConfig};
 use crate::transfer::vmi_fgsm::{VmiFgsm, VmiFgsmConfig};
@@ -190,6 +191,7 @@ const CATALOGUE: &[Entry<dyn Attack>] = &[
 const FIT_CATALOGUE: &[Entry<dyn FitAttack>] = &[
     // transfer
     fit_entry::<Admix, AdmixConfig>(Admix::INFO),
+    fit_entry::<Substitute, SubstituteConfig>(Substitute::INFO),
     // universal
     fit_entry::<Uap, UapConfig>(Uap::INFO),
     fit_entry::<MedicalUap, MedicalUapConfig>(MedicalUap::INFO),

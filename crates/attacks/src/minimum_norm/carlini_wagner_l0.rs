@@ -17,11 +17,11 @@ use serde::{Deserialize, Serialize};
 
 use nocebo_core::{Attack, AttackInfo, AttackProblem, Error, Knowledge, Loss, Norm, Perturbation};
 
-use super::adam::Adam;
 use super::frame::{Frame, size};
 use super::search::{Ask, Search, Seen, minimise};
 use super::settings::{at_least_one, growth, not_negative, positive};
 use super::tanh_space::TanhSpace;
+use crate::adam::Adam;
 
 /// Missing margin, in logits, at which a search counts as done.
 const DONE: f64 = 1e-4;

@@ -18,12 +18,12 @@ use serde::{Deserialize, Serialize};
 
 use nocebo_core::{Attack, AttackInfo, AttackProblem, Error, Knowledge, Loss, Norm, Perturbation};
 
-use super::adam::Adam;
 use super::constant_search::ConstantSearch;
 use super::frame::{Frame, size};
 use super::search::{Ask, Search, Seen, minimise};
 use super::settings::{at_least_one, not_negative, positive};
 use super::tanh_space::TanhSpace;
+use crate::adam::Adam;
 
 /// Settings of [`CarliniWagnerL2`].
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Serialize)]

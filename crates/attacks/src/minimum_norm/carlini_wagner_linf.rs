@@ -16,11 +16,11 @@ use serde::{Deserialize, Serialize};
 
 use nocebo_core::{Attack, AttackInfo, AttackProblem, Error, Knowledge, Loss, Norm, Perturbation};
 
-use super::adam::Adam;
 use super::frame::{Frame, size};
 use super::search::{Ask, Search, Seen, minimise};
 use super::settings::{at_least_one, fraction, growth, positive};
 use super::tanh_space::TanhSpace;
+use crate::adam::Adam;
 
 /// Loss, as a fraction of c, at which a search counts as done.
 const DONE: f64 = 1e-4;

@@ -4,7 +4,6 @@
 //! sample and no success. Step sizes and constants that papers give for data in [0, 1] are in the range of the bounds.
 //! [`exact`] proves the least change of small networks.
 
-pub(crate) mod adam;
 pub mod augmented_lagrangian;
 pub mod box_lbfgs;
 pub mod brendel_bethge;

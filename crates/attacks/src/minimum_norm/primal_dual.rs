@@ -16,11 +16,11 @@ use serde::{Deserialize, Serialize};
 
 use nocebo_core::{Attack, AttackInfo, AttackProblem, Error, Knowledge, Loss, Norm, Perturbation};
 
-use super::adam::Adam;
 use super::frame::{Frame, size};
 use super::proximal::proximal;
 use super::search::{Ask, Search, Seen, minimise};
 use super::settings::{at_least_one, fraction, positive};
+use crate::adam::Adam;
 
 /// Settings of [`PrimalDual`].
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Serialize)]

@@ -15,11 +15,11 @@ use serde::{Deserialize, Serialize};
 
 use nocebo_core::{Attack, AttackInfo, AttackProblem, Error, Knowledge, Loss, Norm, Perturbation};
 
-use super::adam::Adam;
 use super::frame::{Frame, size};
 use super::schedule::cosine;
 use super::search::{Ask, Search, Seen, minimise};
 use super::settings::{at_least_one, not_negative, positive};
+use crate::adam::Adam;
 
 /// Step size at the end, as a fraction of the first one.
 const LAST_STEP: f64 = 0.1;

@@ -19,7 +19,7 @@ use nocebo_core::{Attack, AttackInfo, AttackProblem, Error, Knowledge, Loss, Nor
 use super::penalty::{Palette, total_variation};
 use super::views::{Views, fractions};
 use crate::transfer::momentum::Momentum;
-use crate::transformation::{RandomTransformation, Transformations};
+use crate::transformation::Transformations;
 
 /// Settings of [`MaskedPatch`].
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
@@ -48,10 +48,6 @@ pub struct MaskedPatchConfig {
 impl Default for MaskedPatchConfig {
     /// 300 steps are the source's; the rest is ours: small movements of the wearer and changes of light.
     fn default() -> Self {
-        let steps = vec![
-            RandomTransformation::Affine { rotation: 4.0, scale: [0.95, 1.05], shift: 0.02 },
-            RandomTransformation::Tone { contrast: [0.9, 1.1], brightness: 0.05 },
-        ];
         Self {
             loss: Loss::CrossEntropy,
             steps: 300,
@@ -61,8 +57,7 @@ impl Default for MaskedPatchConfig {
             printability_weight: 0.1,
             palette: Palette::default(),
             draws: 4,
-            // Both steps are inside the ranges that are checked.
-            transformations: steps.try_into().unwrap_or_default(),
+            transformations: Transformations::worn(),
         }
     }
 }

@@ -17,7 +17,7 @@ use nocebo_core::{Attack, AttackInfo, AttackProblem, Error, Knowledge, Loss, Nor
 
 use super::views::Views;
 use crate::transfer::momentum::Momentum;
-use crate::transformation::{RandomTransformation, Transformations};
+use crate::transformation::Transformations;
 
 /// Settings of [`RobustMomentum`].
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
@@ -40,18 +40,13 @@ pub struct RobustMomentumConfig {
 impl Default for RobustMomentumConfig {
     /// The momentum is that of MI-FGSM; rotation to 30° and mirroring are ours.
     fn default() -> Self {
-        let steps = vec![
-            RandomTransformation::Affine { rotation: 30.0, scale: [1.0, 1.0], shift: 0.0 },
-            RandomTransformation::Flip { probability: 0.5 },
-        ];
         Self {
             loss: Loss::CrossEntropy,
             steps: 10,
             relative_step_size: 0.1,
             decay: 1.0,
             draws: 10,
-            // Both steps are inside the ranges that are checked.
-            transformations: steps.try_into().unwrap_or_default(),
+            transformations: Transformations::turned_and_mirrored(),
         }
     }
 }

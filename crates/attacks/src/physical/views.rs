@@ -74,7 +74,7 @@ impl Views {
                     let mut slopes: Vec<f64> =
                         estimate.gradient.row(row).iter().map(|slope| range * f64::from(*slope)).collect();
                     penalise(row, &values, &mut slopes);
-                    let mut direction = adam.direction(slopes);
+                    let mut direction: Vec<f32> = adam.direction(&slopes).into_iter().map(|part| part as f32).collect();
                     mask(domain, &mut direction);
                     for (element, part) in direction.iter_mut().enumerate() {
                         if !movable(row, element) {

@@ -185,9 +185,9 @@ impl Attack for StAdv {
                 let (_, rough) = roughness(sides, flow);
                 let total = by_position.iter().flatten().zip(rough.iter().flatten());
                 let smoothness = f64::from(self.config.smoothness);
-                let direction = adam.direction(total.map(|(a, b)| f64::from(*a) - smoothness * f64::from(*b)));
-                for (part, move_by) in flow.iter_mut().flatten().zip(direction) {
-                    *part += self.config.learning_rate * move_by;
+                let total: Vec<f64> = total.map(|(a, b)| f64::from(*a) - smoothness * f64::from(*b)).collect();
+                for (part, move_by) in flow.iter_mut().flatten().zip(adam.direction(&total)) {
+                    *part += self.config.learning_rate * move_by as f32;
                 }
                 self.allow(sides, &blur, flow);
                 draw(problem, &Warp::by_flow(sides, flow), row, &mut points);

@@ -97,11 +97,12 @@ impl Attack for EnsembleAttack {
                     // λ·d/range, d = ‖x′ − x‖₂/√n, by x′; all slopes are by fractions of the range.
                     let pull =
                         if distance > 0.0 { self.distance_weight / (distance * (elements as f64).sqrt()) } else { 0.0 };
-                    let slopes = estimate.gradient.row(row).to_vec();
                     let changes = point.iter().zip(clean).map(|(point, clean)| f64::from(point - clean));
-                    let total =
-                        slopes.iter().zip(changes).map(|(slope, change)| range * f64::from(*slope) - pull * change);
-                    estimate.gradient.row_mut(row).copy_from_slice(&adam.direction(total));
+                    let slopes = estimate.gradient.row(row).iter().map(|slope| range * f64::from(*slope));
+                    let total: Vec<f64> = slopes.zip(changes).map(|(slope, change)| slope - pull * change).collect();
+                    for (slope, part) in estimate.gradient.row_mut(row).iter_mut().zip(adam.direction(&total)) {
+                        *slope = part as f32;
+                    }
                 }
                 Ok(estimate)
             },

@@ -93,11 +93,25 @@ impl Attack for MiFgsm {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
-    use nocebo_core::{Domain, Goal, Label, Samples, Seed, ThreatModel};
-    use nocebo_testkit::models::Quadratic;
+    use nocebo_core::{AttackOutcome, Domain, Goal, Label, Samples, Seed, Task, ThreatModel};
+    use nocebo_testkit::models::Linear;
     use nocebo_testkit::suite::{self, Strength};
+
+    pub(in super::super) const TWO_STEPS: MiFgsmConfig =
+        MiFgsmConfig { loss: Loss::Margin, steps: 2, relative_step_size: 0.5, decay: 0.5 };
+
+    /// Runs an attack with an L2 budget of 10 towards a class that the greater of two elements keeps out of reach.
+    pub(in super::super) fn run(attack: &dyn Attack, start: [f32; 2]) -> AttackOutcome {
+        let domain = Domain::grey_levels(&[2], 255.0).unwrap();
+        let weights = vec![vec![0.0, 0.0], vec![1.0, 0.0], vec![0.0, 1.0]];
+        let model = Linear::new(domain.clone(), Task::MultiClass { classes: 3 }, weights, vec![-200.0, -100.0, -100.0]);
+        let samples = Samples::new(start.to_vec(), &[2]).unwrap();
+        let goal = Goal::Targeted { labels: vec![Label::Class(1)], targets: vec![Label::Class(0)] };
+        let threat = ThreatModel::new(Norm::L2, 10.0, domain).unwrap();
+        attack.run(&model, &samples, &goal, &threat, Seed(1)).unwrap()
+    }
 
     #[test]
     fn passes_the_common_suite() {
@@ -107,24 +121,13 @@ mod tests {
 
     #[test]
     fn two_steps_by_hand() {
-        // f = r² − ‖x − c‖²: the ascent direction of the margin is 2·(x − c), (6, −2) at the start.
-        let domain = Domain::grey_levels(&[2], 255.0).unwrap();
-        let model = Quadratic::new(domain.clone(), vec![100.0, 100.0], 90.0);
-        let samples = Samples::new(vec![103.0, 99.0], &[2]).unwrap();
-        let goal = Goal::Untargeted { labels: vec![Label::Class(0)] };
-        let threat = ThreatModel::new(Norm::L2, 10.0, domain).unwrap();
-        let config = MiFgsmConfig { loss: Loss::Margin, steps: 2, relative_step_size: 0.5, decay: 0.5 };
-        let outcome = MiFgsm::try_from(config).unwrap().run(&model, &samples, &goal, &threat, Seed(1)).unwrap();
-        let unit = |v: [f64; 2]| {
-            let length = v[0].hypot(v[1]);
-            [v[0] / length, v[1] / length]
-        };
-        let first = unit([6.0, -2.0]);
-        let x = [103.0 + 5.0 * first[0], 99.0 + 5.0 * first[1]];
-        let slope = unit([x[0] - 100.0, x[1] - 100.0]);
-        let second = unit([0.5 * first[0] + slope[0], 0.5 * first[1] + slope[1]]);
-        for (axis, value) in outcome.perturbed_inputs.row(0).iter().enumerate() {
-            assert!((f64::from(*value) - (x[axis] + 5.0 * second[axis])).abs() < 1e-4, "{value}");
+        // z₁ = x − 100 and z₂ = y − 100 against a hopeless target: the greater of the two is pushed down. From (104, 102)
+        // that is x at first; at (99, 102) it is y, and half of the first direction is kept.
+        let outcome = run(&MiFgsm::try_from(TWO_STEPS).unwrap(), [104.0, 102.0]);
+        let length = 0.5_f32.hypot(1.0);
+        let expected = [99.0 - 5.0 * 0.5 / length, 102.0 - 5.0 / length];
+        for (value, expected) in outcome.perturbed_inputs.row(0).iter().zip(expected) {
+            assert!((value - expected).abs() < 1e-4, "{value} {expected}");
         }
         assert_eq!((outcome.queries[0].forward, outcome.queries[0].backward), (4, 2));
     }

@@ -75,8 +75,8 @@ pub(super) fn ahead(at: &Standing<'_>, decay: f32) -> Samples {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use nocebo_core::{Domain, Goal, Label, Loss, Seed, ThreatModel};
-    use nocebo_testkit::models::Quadratic;
+    use crate::transfer::mi_fgsm::MiFgsm;
+    use crate::transfer::mi_fgsm::tests::{TWO_STEPS, run};
     use nocebo_testkit::suite::{self, Strength};
 
     #[test]
@@ -87,22 +87,15 @@ mod tests {
 
     #[test]
     fn looks_ahead_along_the_momentum() {
-        // The margin's gradient is 2·(x − c). At the first step both attacks agree; then NI looks at x₁ + α·μ·g₁.
-        let domain = Domain::grey_levels(&[2], 255.0).unwrap();
-        let model = Quadratic::new(domain.clone(), vec![100.0, 100.0], 90.0);
-        let samples = Samples::new(vec![103.0, 99.0], &[2]).unwrap();
-        let goal = Goal::Untargeted { labels: vec![Label::Class(0)] };
-        let threat = ThreatModel::new(Norm::L2, 10.0, domain).unwrap();
-        let config = MiFgsmConfig { loss: Loss::Margin, steps: 2, relative_step_size: 0.5, decay: 0.5 };
-        let outcome = NiFgsm::try_from(config).unwrap().run(&model, &samples, &goal, &threat, Seed(1)).unwrap();
-        let unit = |v: [f64; 2]| v.map(|part| part / v[0].hypot(v[1]));
-        let first = unit([6.0, -2.0]);
-        let x = [103.0 + 5.0 * first[0], 99.0 + 5.0 * first[1]];
-        let look = [x[0] + 2.5 * first[0] - 100.0, x[1] + 2.5 * first[1] - 100.0];
-        let slope = unit(look);
-        let second = unit([0.5 * first[0] + slope[0], 0.5 * first[1] + slope[1]]);
-        for (axis, value) in outcome.perturbed_inputs.row(0).iter().enumerate() {
-            assert!((f64::from(*value) - (x[axis] + 5.0 * second[axis])).abs() < 1e-4, "{value}");
+        // From (108, 102) the first step leads to (103, 102), where the first element is still the greater; 2.5 further on
+        // it is not, so this attack turns a step before MI-FGSM does.
+        let length = 0.5_f32.hypot(1.0);
+        let expected = [103.0 - 5.0 * 0.5 / length, 102.0 - 5.0 / length];
+        let ahead = run(&NiFgsm::try_from(TWO_STEPS).unwrap(), [108.0, 102.0]);
+        for (value, expected) in ahead.perturbed_inputs.row(0).iter().zip(expected) {
+            assert!((value - expected).abs() < 1e-4, "{value} {expected}");
         }
+        let behind = run(&MiFgsm::try_from(TWO_STEPS).unwrap(), [108.0, 102.0]);
+        assert_eq!(behind.perturbed_inputs.row(0), [98.0, 102.0]);
     }
 }

@@ -133,6 +133,36 @@ impl Transformations {
         ])
     }
 
+    /// A print of an image, scanned or photographed from the front: up to 2° of rotation, 2 % of scale and shift, a
+    /// slight tilt, gamma within 20 %, blur of 0.3 to 1 element, noise of up to 2 % of the range, JPEG of quality 60 to 95.
+    /// The ranges are ours and measured on no device.
+    pub fn print_and_scan() -> Self {
+        Self(vec![
+            RandomTransformation::Affine { rotation: 2.0, scale: [0.98, 1.02], shift: 0.02 },
+            RandomTransformation::Perspective { tilt: 0.03 },
+            RandomTransformation::Gamma { exponent: [0.8, 1.25] },
+            RandomTransformation::Blur { sigma: [0.3, 1.0] },
+            RandomTransformation::Noise { deviation: [0.0, 0.02] },
+            RandomTransformation::Jpeg { quality: [60.0, 95.0] },
+        ])
+    }
+
+    /// Rotation to 30° and mirroring: a sample that may lie any way round. The angle is ours.
+    pub fn turned_and_mirrored() -> Self {
+        Self(vec![
+            RandomTransformation::Affine { rotation: 30.0, scale: [1.0, 1.0], shift: 0.0 },
+            RandomTransformation::Flip { probability: 0.5 },
+        ])
+    }
+
+    /// Small movements of a wearer and changes of light. The ranges are ours.
+    pub fn worn() -> Self {
+        Self(vec![
+            RandomTransformation::Affine { rotation: 4.0, scale: [0.95, 1.05], shift: 0.02 },
+            RandomTransformation::Tone { contrast: [0.9, 1.1], brightness: 0.05 },
+        ])
+    }
+
     /// Whether nothing happens.
     pub fn is_identity(&self) -> bool {
         self.0.is_empty()
@@ -309,6 +339,28 @@ mod tests {
         assert_eq!(all.draw_each(&domain, &samples.select(&[1]), Seed(1))[0].apply(samples.row(1)), apply(&once, 1));
         assert!(apply(&once, 0).iter().all(|value| (0.0..=255.0).contains(value)));
         assert!(apply(&once, 0) != samples.row(0));
+    }
+
+    #[test]
+    fn the_distributions_with_a_name_are_within_what_is_checked() {
+        let named = [
+            Transformations::planar(),
+            Transformations::print_and_scan(),
+            Transformations::turned_and_mirrored(),
+            Transformations::worn(),
+        ];
+        for distribution in named {
+            assert!(!distribution.is_identity());
+            assert_eq!(Transformations::try_from(distribution.0.clone()).unwrap(), distribution);
+        }
+    }
+
+    #[test]
+    fn noise_is_clipped_to_the_bounds() {
+        let noise = parse(r#"steps = [{ kind = "noise", deviation = [0.5, 0.5] }]"#).unwrap();
+        let domain = Domain::grey_levels(&[40], 255.0).unwrap();
+        let noisy = noise.draw(&domain, &mut Seed(1).for_sample(0)).apply(&[250.0; 40]);
+        assert!(noisy.iter().all(|value| (0.0..=255.0).contains(value)) && noisy.contains(&255.0), "{noisy:?}");
     }
 
     #[test]

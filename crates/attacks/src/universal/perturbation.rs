@@ -164,6 +164,7 @@ impl<'a> Learning<'a> {
 const MEASURED_TOGETHER: usize = 256;
 
 /// How the passes of Moosavi-Dezfooli et al. go over the set.
+#[derive(Clone, Copy, Debug)]
 pub(super) struct Passes {
     pub(super) greatest: usize,
     pub(super) wanted: f64,
@@ -299,6 +300,22 @@ mod tests {
         let values = (0..12).map(|at| (at as f32 - 6.0) * 100.0).collect();
         let change = UniversalPerturbation { info: INFO, shape: vec![1, 3, 4], values, fooled: 1.0 };
         assert_eq!(suite::check_mechanics(&change), Ok(()));
+    }
+
+    #[test]
+    fn a_change_that_is_learned_stays_in_ball_and_region() {
+        let (model, samples) = (suite::linear_binary(), suite::ct_samples());
+        let goal = Goal::Untargeted { labels: suite::decided(&model, &samples) };
+        let domain = suite::ct_domain().with_region((0..12).map(|at| at != 3).collect()).unwrap();
+        let oracle = nocebo_core::Oracle::new(&model, None);
+        for norm in [Norm::L2, Norm::Linf] {
+            let threat = ThreatModel::new(norm, 7.0, domain.clone()).unwrap();
+            let problem =
+                AttackProblem { oracle: &oracle, inputs: &samples, goal: &goal, threat: &threat, seed: Seed(1) };
+            let mut learning = Learning::new(&problem).unwrap();
+            learning.step(&[-50.0; 12]);
+            assert!((norm.distance(&learning.values, &[0.0; 12]) - 7.0).abs() < 1e-4 && learning.values[3] == 0.0);
+        }
     }
 
     #[test]

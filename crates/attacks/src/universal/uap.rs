@@ -4,26 +4,21 @@
 //! v = 0;  for each x of the set, in random order, that x + v does not fool:
 //!     Δv = DeepFool(x + v)      v ← Π(v + Δv)  onto the ball of epsilon
 //! until the share of fooled samples is at least 1 − δ
-//! DeepFool: r += |fₖ|/‖wₖ‖²·wₖ for the nearest rival class k (Linf: |fₖ|/‖wₖ‖₁·sign wₖ), then (1 + overshoot)·r
 //! ```
 //!
-//! Source: Moosavi-Dezfooli et al., CVPR 2017, arXiv:1610.08401, algorithm 1; its inner step: Moosavi-Dezfooli et al.,
-//! CVPR 2016, arXiv:1511.04599. Survey: [92].
+//! Source: Moosavi-Dezfooli et al., CVPR 2017, arXiv:1610.08401, algorithm 1; the inner search is
+//! [`deep_fool`](crate::gradient::deep_fool). Survey: [92].
 //!
 //! Differs from the source: the best change over the passes is kept, not the last; with `batch` above 1 the mean of
-//! the inner steps of several samples is taken, which asks the model about all of them at once; for goals other than
-//! leaving a class the inner step follows the margin of the goal.
+//! the inner steps of several samples is taken, which asks the model about all of them at once.
 
 use serde::{Deserialize, Serialize};
 
-use nocebo_core::{
-    Attack, AttackInfo, AttackProblem, Error, Goal, GoalObjective, Gradient, Knowledge, Label, Loss, Norm, Objective,
-    Samples, Task,
-};
+use nocebo_core::{Attack, AttackInfo, AttackProblem, Error, Knowledge, Norm, Samples, ThreatModel};
 
 use super::perturbation::{Passes, UniversalPerturbation};
 use crate::fit::FitAttack;
-use crate::gradient::step::sign;
+use crate::gradient::deep_fool::{DeepFool, DeepFoolConfig};
 
 /// Settings of [`Uap`].
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Serialize)]
@@ -39,37 +34,37 @@ pub struct UapConfig {
     pub inner_steps: usize,
     /// How far an inner search goes past the boundary, as a fraction of the step; finite and at least 0.
     pub overshoot: f32,
-    /// Rival classes that an inner search looks at, those with the greatest logits; at least 1.
-    pub rivals: usize,
+    /// Boundaries that an inner search looks at, those of the strongest other classes; at least 1.
+    pub candidates: usize,
 }
 
 impl Default for UapConfig {
     /// δ = 0.2 is the paper's, the inner settings those of the authors' code; the passes are ours.
     fn default() -> Self {
-        Self { passes: 10, wanted: 0.8, batch: 1, inner_steps: 10, overshoot: 0.02, rivals: 9 }
+        Self { passes: 10, wanted: 0.8, batch: 1, inner_steps: 10, overshoot: 0.02, candidates: 9 }
     }
 }
 
 /// UAP before it has learned; holds only settings that have been checked.
 #[derive(Clone, Copy, Debug, Deserialize)]
 #[serde(try_from = "UapConfig")]
-pub struct Uap(UapConfig);
+pub struct Uap {
+    passes: Passes,
+    deep_fool: DeepFool,
+}
 
 impl TryFrom<UapConfig> for Uap {
     type Error = Error;
 
     fn try_from(config: UapConfig) -> Result<Self, Error> {
-        let UapConfig { passes, wanted, batch, .. } = config;
-        Passes { greatest: passes, wanted, batch }.check()?;
-        for (field, value) in [("inner_steps", config.inner_steps), ("rivals", config.rivals)] {
-            if value == 0 {
-                return Err(Error::invalid(field, "at least 1", value));
-            }
+        let UapConfig { passes, wanted, batch, inner_steps, overshoot, candidates } = config;
+        let passes = Passes { greatest: passes, wanted, batch };
+        passes.check()?;
+        if inner_steps == 0 {
+            return Err(Error::invalid("inner_steps", "at least 1", inner_steps));
         }
-        if !(config.overshoot.is_finite() && config.overshoot >= 0.0) {
-            return Err(Error::invalid("overshoot", "finite and at least 0", config.overshoot));
-        }
-        Ok(Self(config))
+        let inner = DeepFoolConfig { steps: inner_steps, overshoot, candidates, ..DeepFoolConfig::default() };
+        Ok(Self { passes, deep_fool: inner.try_into()? })
     }
 }
 
@@ -88,117 +83,25 @@ impl Uap {
     /// Learns the change; see [`FitAttack::fit`] for the checks that come before.
     ///
     /// A pass costs two queries a sample, and for each sample that is not fooled up to `inner_steps` queries with as
-    /// many gradients each as there are rivals.
+    /// many gradients each as there are candidates.
     ///
     /// # Errors
     ///
     /// Whatever the model returns.
     pub fn perturbation(&self, problem: &AttackProblem<'_>) -> Result<UniversalPerturbation, Error> {
-        let UapConfig { passes, wanted, batch, .. } = self.0;
-        Passes { greatest: passes, wanted, batch }
-            .run(problem, Self::INFO, |rows, points| self.deep_fool(problem, rows, points))
+        self.passes.run(problem, Self::INFO, |rows, points| self.deep_fool(problem, rows, points))
     }
 
-    /// The change that takes each point across its nearest boundary, to first order, repeated.
+    /// What takes each point across its nearest boundary; nothing where DeepFool does not arrive.
     fn deep_fool(&self, problem: &AttackProblem<'_>, rows: &[usize], start: &Samples) -> Result<Samples, Error> {
-        let task = &problem.oracle.spec().task;
+        let threat = ThreatModel::new(problem.threat.norm(), f32::INFINITY, problem.threat.domain().clone())?;
         let goal = problem.goal.select(rows);
-        let norm = problem.threat.norm();
-        let mut change = Samples::zeros(start.len(), start.shape())?.with_indices(start.indices().to_vec())?;
-        let mut rivals: Option<Vec<Vec<usize>>> = None;
-        let mut active: Vec<usize> = (0..rows.len()).collect();
-        for _ in 0..self.0.inner_steps {
-            let mut points = start.select(&active);
-            for (position, &at) in active.iter().enumerate() {
-                for (value, moved) in points.row_mut(position).iter_mut().zip(change.row(at)) {
-                    *value += (1.0 + self.0.overshoot) * moved;
-                }
-            }
-            let own = goal.select(&active);
-            let gradients = if let Some(classes) = left_classes(&own, task) {
-                let ranked = match &rivals {
-                    Some(ranked) => ranked,
-                    None => rivals.insert(self.rank(problem, &points, &classes)?),
-                };
-                let ahead: Vec<Ahead> = (0..ranked.first().map_or(0, Vec::len))
-                    .map(|place| Ahead {
-                        pairs: active.iter().zip(&classes).map(|(&at, &class)| (ranked[at][place], class)).collect(),
-                    })
-                    .collect();
-                let objectives: Vec<&dyn Objective> = ahead.iter().map(|one| one as &dyn Objective).collect();
-                problem.oracle.gradients(&points, &objectives)?
-            } else {
-                let margin = GoalObjective::new(&own, task, Loss::Margin)?;
-                vec![problem.oracle.gradient(&points, &margin)?]
-            };
-            let reached = own.reached(task, &gradients[0].outputs);
-            for (position, &at) in active.iter().enumerate().filter(|(position, _)| !reached[*position]) {
-                cross_nearest(norm, &gradients, position, change.row_mut(at));
-            }
-            active = active.into_iter().zip(reached).filter(|(_, reached)| !reached).map(|(at, _)| at).collect();
-            if active.is_empty() {
-                break;
-            }
-        }
-        for value in change.values_mut() {
-            *value *= 1.0 + self.0.overshoot;
+        let inner = AttackProblem { inputs: start, goal: &goal, threat: &threat, ..*problem };
+        let mut change = self.deep_fool.perturb(&inner)?.inputs;
+        for (change, start) in change.values_mut().iter_mut().zip(start.values()) {
+            *change -= start;
         }
         Ok(change)
-    }
-
-    /// For each point the rivals of its class, by falling logit.
-    fn rank(&self, problem: &AttackProblem<'_>, points: &Samples, classes: &[usize]) -> Result<Vec<Vec<usize>>, Error> {
-        let outputs = problem.oracle.outputs(points)?;
-        let ranked = outputs.rows().zip(classes).map(|(logits, &class)| {
-            let mut others: Vec<usize> = (0..logits.len()).filter(|&other| other != class).collect();
-            others.sort_by(|&a, &b| logits[b].total_cmp(&logits[a]).then(a.cmp(&b)));
-            others.truncate(self.0.rivals);
-            others
-        });
-        Ok(ranked.collect())
-    }
-}
-
-/// The class that each sample must leave for any other, where that is the goal.
-fn left_classes(goal: &Goal, task: &Task) -> Option<Vec<usize>> {
-    match (goal, task) {
-        (Goal::Untargeted { labels }, Task::MultiClass { .. }) => {
-            labels.iter().map(|label| if let Label::Class(class) = label { Some(*class) } else { None }).collect()
-        }
-        _ => None,
-    }
-}
-
-/// How far one logit is ahead of another, in each row.
-struct Ahead {
-    pairs: Vec<(usize, usize)>,
-}
-
-impl Objective for Ahead {
-    fn evaluate(&self, row: usize, outputs: &[f32], cotangent: &mut [f32]) -> Result<f32, Error> {
-        let (ahead, behind) = self.pairs[row];
-        cotangent.fill(0.0);
-        cotangent[ahead] = 1.0;
-        cotangent[behind] = -1.0;
-        Ok(outputs[ahead] - outputs[behind])
-    }
-}
-
-/// Adds the shortest step that takes one of the linearised objectives to zero.
-fn cross_nearest(norm: Norm, gradients: &[Gradient], position: usize, change: &mut [f32]) {
-    let distance = |gradient: &Gradient| {
-        let slope = norm.dual(gradient.inputs.row(position));
-        if slope > 0.0 { f64::from(gradient.values[position].abs()) / slope } else { f64::INFINITY }
-    };
-    let nearest = gradients.iter().min_by(|a, b| distance(a).total_cmp(&distance(b)));
-    let Some(gradient) = nearest.filter(|gradient| distance(gradient).is_finite()) else { return };
-    let (length, slopes) = (distance(gradient), gradient.inputs.row(position));
-    let size = norm.dual(slopes);
-    for (value, slope) in change.iter_mut().zip(slopes) {
-        *value += match norm {
-            Norm::L2 => (length * f64::from(*slope) / size) as f32,
-            _ => length as f32 * sign(*slope),
-        };
     }
 }
 
@@ -216,7 +119,7 @@ impl FitAttack for Uap {
 mod tests {
     use super::super::perturbation::testing;
     use super::*;
-    use nocebo_core::{Oracle, Seed, ThreatModel};
+    use nocebo_core::{Goal, Label, Oracle, Seed};
     use nocebo_testkit::suite;
 
     fn uap(config: UapConfig) -> Uap {
@@ -280,9 +183,15 @@ mod tests {
 
     #[test]
     fn unknown_and_invalid_settings_are_refused() {
-        for text in
-            ["delta = 0.2", "passes = 0", "wanted = 1.1", "wanted = nan", "batch = 0", "rivals = 0", "overshoot = -1.0"]
-        {
+        for text in [
+            "delta = 0.2",
+            "passes = 0",
+            "wanted = 1.1",
+            "wanted = nan",
+            "batch = 0",
+            "candidates = 0",
+            "overshoot = -1.0",
+        ] {
             assert!(toml::from_str::<Uap>(text).is_err(), "{text}");
         }
     }

@@ -96,11 +96,12 @@ impl Upset {
                 let objective = GoalObjective::new(&goal, &problem.oracle.spec().task, self.0.loss)?;
                 let gradient = problem.oracle.gradient(&learning.perturbed(rows), &objective)?.inputs;
                 // Slopes are by fractions of the range, and so is the length.
-                let slopes = learning.values.iter().enumerate().map(|(element, value)| {
+                let slope = |(element, value): (usize, &f32)| {
                     let mean = gradient.rows().map(|row| f64::from(row[element])).sum::<f64>() / rows.len() as f64;
                     range * mean - 2.0 * f64::from(self.0.length_weight) * f64::from(*value) / range
-                });
-                let step: Vec<f32> = adam.direction(slopes).into_iter().map(|part| size * part).collect();
+                };
+                let slopes: Vec<f64> = learning.values.iter().enumerate().map(slope).collect();
+                let step: Vec<f32> = adam.direction(&slopes).into_iter().map(|part| size * part as f32).collect();
                 learning.step(&step);
             }
             learning.measure()?;
