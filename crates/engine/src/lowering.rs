@@ -196,7 +196,14 @@ impl<'a> Lowering<'a> {
     }
 
     /// A new value that a step makes.
-    fn step(&mut self, name: &str, layering: Layering, inputs: Vec<usize>, shape: &[usize], channels_last: bool) -> View {
+    fn step(
+        &mut self,
+        name: &str,
+        layering: Layering,
+        inputs: Vec<usize>,
+        shape: &[usize],
+        channels_last: bool,
+    ) -> View {
         let view = View { value: self.values.len(), shape: shape.to_vec(), channels_last, exclusive: true };
         let channels = view.sides().last().copied().unwrap_or(1);
         self.values.push(Value { elements: view.elements(), channels, rectified: false });
@@ -237,7 +244,8 @@ impl<'a> Lowering<'a> {
         if made.clone().all(|name| self.known.contains_key(name.as_str())) {
             return;
         }
-        let reads_missing = node.inputs.iter().any(|name| matches!(self.bound.get(name.as_str()), Some(Bound::Missing)));
+        let reads_missing =
+            node.inputs.iter().any(|name| matches!(self.bound.get(name.as_str()), Some(Bound::Missing)));
         let result = if reads_missing { Err(None) } else { self.lower_node(node).map_err(Some) };
         if let Err(reason) = result {
             if let Some(what) = reason {
@@ -421,7 +429,8 @@ impl<'a> Lowering<'a> {
         };
         let values = weights.to_f32();
         let weight = |output: usize, input: usize| {
-            gemm.alpha * if gemm.transpose_b { values[output * columns + input] } else { values[input * columns + output] }
+            gemm.alpha
+                * if gemm.transpose_b { values[output * columns + input] } else { values[input * columns + output] }
         };
         Ok(self.linear(&node.name, &x, outputs, bias, weight))
     }
@@ -532,7 +541,13 @@ impl<'a> Lowering<'a> {
     }
 
     /// Arithmetic of a value with a constant.
-    fn with_constant(&mut self, node: &Node, operator: &Arithmetic, value: usize, constant: usize) -> Result<View, Missing> {
+    fn with_constant(
+        &mut self,
+        node: &Node,
+        operator: &Arithmetic,
+        value: usize,
+        constant: usize,
+    ) -> Result<View, Missing> {
         let x = self.view(node, value)?;
         let tensor = self.constant(node, constant)?.clone();
         if *operator == Arithmetic::Pow && value == 0 && tensor.len() == 1 {
@@ -552,7 +567,12 @@ impl<'a> Lowering<'a> {
             }
             (Arithmetic::Div, 0) => (values.iter().map(|value| 1.0 / value).collect(), zeros()),
             (Arithmetic::Div, _) => {
-                let y = self.other(&node.name, Function::Unary(nocebo_graph::operators::Unary::Reciprocal), &[&x], &x.shape);
+                let y = self.other(
+                    &node.name,
+                    Function::Unary(nocebo_graph::operators::Unary::Reciprocal),
+                    &[&x],
+                    &x.shape,
+                );
                 let shift = zeros();
                 return Ok(self.affine(node, &y, values, shift));
             }
@@ -695,9 +715,8 @@ impl<'a> Lowering<'a> {
         match operator.kind {
             PoolKind::Max => {
                 let lone = Reach::forward(1, 1, 1, 1, 1, 0);
-                let axes = std::array::from_fn(|axis| {
-                    if axis + axes >= 3 { reach(axis + axes - 3) } else { lone.clone() }
-                });
+                let axes =
+                    std::array::from_fn(|axis| if axis + axes >= 3 { reach(axis + axes - 3) } else { lone.clone() });
                 let windows = Windows { axes, channels: x.shape[0] };
                 if windows.taps() > MOST_TAPS {
                     return Err(format!("windows of more than {MOST_TAPS} elements"));
@@ -710,10 +729,11 @@ impl<'a> Lowering<'a> {
                 for axis in 0..axes {
                     let side = y.shape[1 + axis];
                     let counts = window.counts(axis, side, include_padding);
-                    let rows: Vec<Vec<(usize, f32)>> =
-                        reach(axis).rows().zip(counts).map(|(row, count)| {
-                            row.iter().map(|(place, _)| (*place, 1.0 / count)).collect()
-                        }).collect();
+                    let rows: Vec<Vec<(usize, f32)>> = reach(axis)
+                        .rows()
+                        .zip(counts)
+                        .map(|(row, count)| row.iter().map(|(place, _)| (*place, 1.0 / count)).collect())
+                        .collect();
                     y = self.along_axis(&node.name, &y, 1 + axis, AxisMatrix::new(side, &rows));
                 }
                 Ok(y)
@@ -747,8 +767,7 @@ impl<'a> Lowering<'a> {
             // Neighbours in memory are summed together.
             let end = (position..order.len()).find(|&at| !axes.contains(&order[at])).unwrap_or(order.len());
             let side: usize = sides[position..end].iter().product();
-            let outer: usize =
-                (0..position).map(|at| if axes.contains(&order[at]) { 1 } else { sides[at] }).product();
+            let outer: usize = (0..position).map(|at| if axes.contains(&order[at]) { 1 } else { sides[at] }).product();
             let matrix = AxisMatrix::new(side, &[(0..side).map(|place| (place, factor)).collect()]);
             factor = 1.0;
             let mut shape = y.shape.clone();
@@ -832,7 +851,8 @@ impl<'a> Lowering<'a> {
         /// Numbers are handed through in two parts that floats hold exactly.
         const BASE: usize = 4096;
         let failed = |error: nocebo_graph::Error| error.to_string();
-        let mut graph = Graph { name: "probe".into(), outputs: vec![node.outputs[position].clone()], ..Graph::default() };
+        let mut graph =
+            Graph { name: "probe".into(), outputs: vec![node.outputs[position].clone()], ..Graph::default() };
         graph.nodes.push(node.clone());
         let mut distinct: Vec<(&str, usize)> = Vec::new();
         for (name, view) in views {

@@ -274,10 +274,9 @@ fn way_back(
             }
             let accumulate = pending.contains_key(&input);
             let masking = if rectified { step.layer.masks(position) } else { Masking::None };
-            let target = pending.entry(input).or_insert_with(|| Pending {
-                slot: memory.take(values[input].elements),
-                unmasked: false,
-            });
+            let target = pending
+                .entry(input)
+                .or_insert_with(|| Pending { slot: memory.take(values[input].elements), unmasked: false });
             target.unmasked = match masking {
                 Masking::None => rectified,
                 Masking::Touched => target.unmasked,

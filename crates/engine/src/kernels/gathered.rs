@@ -31,12 +31,7 @@ pub(crate) struct Packed {
 
 impl Packed {
     /// Packs `weight(depth, output)`.
-    pub(crate) fn new(
-        set: InstructionSet,
-        depth: usize,
-        width: usize,
-        weight: impl Fn(usize, usize) -> f32,
-    ) -> Self {
+    pub(crate) fn new(set: InstructionSet, depth: usize, width: usize, weight: impl Fn(usize, usize) -> f32) -> Self {
         let (chunks, columns) = (depth.div_ceil(CHUNK), set.columns());
         let mut values = Buffer::zeroed(width.div_ceil(columns) * chunks * CHUNK * columns);
         for (panel, values) in values.chunks_exact_mut((chunks * CHUNK * columns).max(1)).enumerate() {
@@ -146,8 +141,7 @@ pub(crate) fn gathered(
     assert!(plan.seen.0 + plan.seen.1 <= plan.channels);
     assert!(plan.runs.iter().all(|run| run.taps == 1 || plan.seen == (0, plan.channels)));
     assert!((0..3).all(|axis| {
-        plan.grid[axis] == 0
-            || (plan.grid[axis] - 1) * plan.spread[axis] + plan.shift[axis] < plan.target[axis]
+        plan.grid[axis] == 0 || (plan.grid[axis] - 1) * plan.spread[axis] + plan.shift[axis] < plan.target[axis]
     }));
     assert!(plan.first_output + plan.weights.width <= plan.outputs);
     let (chunks, columns, height) = (plan.weights.chunks, set.columns(), set.rows());

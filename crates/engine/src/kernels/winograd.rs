@@ -58,7 +58,8 @@ impl TileWeights {
             for channel in 0..channels {
                 let taps = kernel(channel, output);
                 for (i, left) in g.iter().enumerate() {
-                    let half: [f64; 3] = std::array::from_fn(|x| (0..3).map(|y| left[y] * f64::from(taps[y * 3 + x])).sum());
+                    let half: [f64; 3] =
+                        std::array::from_fn(|x| (0..3).map(|y| left[y] * f64::from(taps[y * 3 + x])).sum());
                     for (j, right) in g.iter().enumerate() {
                         let value: f64 = half.iter().zip(right).map(|(a, b)| a * b).sum();
                         let at = ((i * g.len() + j) * depth + channel) * columns + output % columns;

@@ -323,11 +323,7 @@ fn joined(mut taps: Vec<([isize; 3], usize)>, join: bool) -> (Vec<Run>, Vec<usiz
     let mut runs: Vec<Run> = Vec::new();
     for (offset, _) in &taps {
         match runs.last_mut() {
-            Some(run)
-                if join
-                    && run.offset[..2] == offset[..2]
-                    && run.offset[2] + run.taps as isize == offset[2] =>
-            {
+            Some(run) if join && run.offset[..2] == offset[..2] && run.offset[2] + run.taps as isize == offset[2] => {
                 run.taps += 1;
             }
             _ => runs.push(Run { offset: *offset, taps: 1 }),
@@ -377,11 +373,7 @@ impl Draft {
         let taps = self.geometry.taps();
         for (index, weight) in self.weights.iter_mut().enumerate() {
             let output = index / (seen * taps);
-            let channel = if self.geometry.transposed {
-                output / made * seen + index / taps % seen
-            } else {
-                output
-            };
+            let channel = if self.geometry.transposed { output / made * seen + index / taps % seen } else { output };
             *weight *= scale[channel];
         }
         for ((bias, scale), shift) in self.bias.iter_mut().zip(scale).zip(shift) {
@@ -397,8 +389,7 @@ impl Draft {
     pub(crate) fn finish(self, set: InstructionSet, winograd: bool) -> Convolution {
         let (seen, _) = self.geometry.group();
         let taps = self.geometry.taps();
-        let weight =
-            |output: usize, channel: usize, tap: usize| self.weights[(output * seen + channel) * taps + tap];
+        let weight = |output: usize, channel: usize, tap: usize| self.weights[(output * seen + channel) * taps + tap];
         let correlate = Kernel::correlate(set, &self.geometry, winograd, &weight);
         let spread = Kernel::spread(set, &self.geometry, winograd, &weight);
         let taken = if self.geometry.transposed { self.geometry.outputs } else { self.geometry.channels };
@@ -452,5 +443,267 @@ impl Layer for Convolution {
 
     fn kernel(&self) -> String {
         format!("{}; back {}", self.forward.name(), self.backward.name())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernels::{bit_stride, checked};
+    use nocebo_core::Seed;
+    use rand::RngExt;
+
+    fn numbers(count: usize, seed: u64) -> Vec<f32> {
+        let mut generator = Seed(seed).for_sample(0);
+        (0..count).map(|_| generator.random_range(-1.0..1.0)).collect()
+    }
+
+    fn sides_behind(geometry: &Geometry, after: usize) -> [usize; 3] {
+        std::array::from_fn(|axis| {
+            if geometry.source[axis] == 1 && geometry.kernel[axis] == 1 {
+                return 1;
+            }
+            let reach = (geometry.kernel[axis] - 1) * geometry.dilation[axis] + 1;
+            let padded = geometry.source[axis] as isize + geometry.before[axis] + after as isize;
+            (padded as usize - reach) / geometry.stride[axis] + 1
+        })
+    }
+
+    /// A convolution with two to three axes.
+    fn geometry(
+        (channels, outputs): (usize, usize),
+        source: [usize; 3],
+        kernel: [usize; 3],
+        stride: usize,
+        before: isize,
+        groups: usize,
+    ) -> Geometry {
+        let of_axis =
+            |value: usize, plain: usize| std::array::from_fn(|axis| if kernel[axis] > 1 { value } else { plain });
+        let stride = if kernel == [1; 3] { [1, stride, stride] } else { of_axis(stride, 1) };
+        let before = std::array::from_fn(|axis| if kernel[axis] > 1 { before } else { 0 });
+        let mut geometry = Geometry {
+            kernel,
+            stride,
+            dilation: [1; 3],
+            before,
+            source,
+            target: [1; 3],
+            channels,
+            outputs,
+            groups,
+            transposed: false,
+        };
+        geometry.target = sides_behind(&geometry, before.iter().copied().max().unwrap_or(0) as usize);
+        geometry
+    }
+
+    /// Source and target place that a tap joins.
+    fn met(geometry: &Geometry, target: usize, tap: usize) -> Option<usize> {
+        let split =
+            |at: usize, sides: [usize; 3]| [at / (sides[1] * sides[2]), at / sides[2] % sides[1], at % sides[2]];
+        let (place, tap) = (split(target, geometry.target), geometry.tap(tap));
+        let mut flat = 0;
+        for axis in 0..3 {
+            let at = (place[axis] * geometry.stride[axis] + tap[axis] * geometry.dilation[axis]) as isize
+                - geometry.before[axis];
+            if at < 0 || at as usize >= geometry.source[axis] {
+                return None;
+            }
+            flat = flat * geometry.source[axis] + at as usize;
+        }
+        Some(flat)
+    }
+
+    /// The convolution (or its transpose) in f64 by its definition.
+    fn reference(geometry: &Geometry, weights: &[f32], from: &[f32], samples: usize, backwards: bool) -> Vec<f64> {
+        let (seen, made) = geometry.group();
+        let (sources, targets): (usize, usize) = (geometry.source.iter().product(), geometry.target.iter().product());
+        let length = if backwards { sources * geometry.channels } else { targets * geometry.outputs };
+        let mut result = vec![0.0; samples * length];
+        for sample in 0..samples {
+            for target in 0..targets {
+                for tap in 0..geometry.taps() {
+                    let Some(source) = met(geometry, target, tap) else { continue };
+                    for output in 0..geometry.outputs {
+                        for channel in 0..seen {
+                            let weight = f64::from(weights[(output * seen + channel) * geometry.taps() + tap]);
+                            let x = (sample * sources + source) * geometry.channels + output / made * seen + channel;
+                            let y = (sample * targets + target) * geometry.outputs + output;
+                            if backwards {
+                                result[x] += weight * f64::from(from[y]);
+                            } else {
+                                result[y] += weight * f64::from(from[x]);
+                            }
+                        }
+                    }
+                }
+            }
+        }
+        result
+    }
+
+    fn relative(got: &[f32], expected: &[f64]) -> f64 {
+        let difference: f64 =
+            got.iter().zip(expected).map(|(got, expected)| (f64::from(*got) - expected).powi(2)).sum();
+        (difference / expected.iter().map(|value| value * value).sum::<f64>()).sqrt()
+    }
+
+    /// Both directions of both the convolution and its transpose against f64.
+    fn check(set: InstructionSet, geometry: &Geometry, winograd: bool, samples: usize) {
+        let (sources, targets): (usize, usize) = (geometry.source.iter().product(), geometry.target.iter().product());
+        let weights = numbers(geometry.outputs * geometry.group().0 * geometry.taps(), 1);
+        let tolerance = if winograd && geometry.tile_side().is_some() { 1e-5 } else { 1e-6 };
+        for transposed in [false, true] {
+            let geometry = Geometry { transposed, ..geometry.clone() };
+            let (taken, made) = if transposed {
+                ((targets, geometry.outputs), (sources, geometry.channels))
+            } else {
+                ((sources, geometry.channels), (targets, geometry.outputs))
+            };
+            let bias = numbers(made.1, 2);
+            let draft = Draft { geometry: geometry.clone(), weights: weights.clone(), bias: bias.clone() };
+            let rectifies = draft.rectifies();
+            let layer = draft.finish(set, winograd);
+            let x = numbers(samples * taken.0 * taken.1, 3);
+            let added = numbers(samples * made.0 * made.1, 4);
+            let mut y = vec![f32::NAN; added.len()];
+            let mut bits = vec![0; samples * made.0 * bit_stride(made.1)];
+            let mut memory = Buffer::default();
+            let mut expected = reference(&geometry, &weights, &x, samples, transposed);
+            for (at, value) in expected.iter_mut().enumerate() {
+                *value += f64::from(bias[at % made.1]) + f64::from(added[at]);
+                *value = if rectifies { value.max(0.0) } else { *value };
+            }
+            layer.forward(Forward {
+                set,
+                samples,
+                inputs: &[&x, &added],
+                output: &mut y,
+                saved: &mut [],
+                rectified: rectifies.then_some(&mut bits),
+                memory: &mut memory,
+            });
+            let error = relative(&y, &expected);
+            assert!(error < tolerance, "{set} {geometry:?} forward: {error} by {}", layer.kernel());
+            for (at, value) in y.iter().enumerate().filter(|_| rectifies) {
+                let bit = bits[at / made.1 * bit_stride(made.1) + at % made.1 / 8] >> (at % made.1 % 8) & 1;
+                assert_eq!(bit == 1, *value > 0.0, "{set} {geometry:?}");
+            }
+
+            let slope = numbers(y.len(), 5);
+            let before = numbers(x.len(), 6);
+            let expected = reference(&geometry, &weights, &slope, samples, !transposed);
+            let passing: Vec<u8> =
+                (0..samples * taken.0 * bit_stride(taken.1)).map(|at| (at * 2654435761 >> 13) as u8).collect();
+            let masks = layer.masks(0);
+            for accumulate in [false, true] {
+                let mut gradient = if accumulate { before.clone() } else { vec![f32::NAN; x.len()] };
+                layer.backward(Backward {
+                    set,
+                    samples,
+                    inputs: &[&[], &[]],
+                    output: &[],
+                    saved: &[],
+                    slope: &slope,
+                    position: 0,
+                    gradient: &mut gradient,
+                    accumulate,
+                    passing: (masks != Masking::None).then_some(&passing),
+                    memory: &mut memory,
+                });
+                let expected: Vec<f64> = expected
+                    .iter()
+                    .enumerate()
+                    .map(|(at, value)| {
+                        let bit =
+                            passing[at / taken.1 * bit_stride(taken.1) + at % taken.1 / 8] >> (at % taken.1 % 8) & 1;
+                        let sum = value + if accumulate { f64::from(before[at]) } else { 0.0 };
+                        let untouched = masks == Masking::Touched && *value == 0.0;
+                        if masks == Masking::None || bit == 1 || untouched { sum } else { 0.0 }
+                    })
+                    .collect();
+                let error = relative(&gradient, &expected);
+                assert!(error < tolerance, "{set} {geometry:?} backward: {error} by {}", layer.kernel());
+            }
+        }
+    }
+
+    fn geometries() -> Vec<Geometry> {
+        let plane = |side: usize, other: usize| [1, side, other];
+        let mut all = vec![
+            geometry((32, 48), plane(8, 8), [1, 3, 3], 1, 1, 1),
+            geometry((40, 33), plane(7, 9), [1, 3, 3], 1, 1, 1),
+            geometry((24, 64), plane(5, 6), [1, 3, 3], 1, 0, 1),
+            geometry((64, 24), plane(2, 3), [1, 3, 3], 1, 2, 1),
+            geometry((16, 20), plane(7, 6), [1, 3, 3], 2, 1, 1),
+            geometry((32, 16), plane(6, 7), [1, 1, 1], 2, 0, 1),
+            geometry((3, 40), plane(9, 8), [1, 7, 7], 2, 3, 1),
+            geometry((1, 5), plane(6, 6), [1, 5, 5], 1, 2, 1),
+            geometry((12, 18), plane(5, 7), [1, 3, 3], 1, 1, 3),
+            geometry((32, 64), plane(4, 5), [1, 3, 3], 2, 1, 2),
+            geometry((19, 19), plane(6, 7), [1, 3, 3], 2, 1, 19),
+            geometry((4, 6), [4, 5, 6], [3, 3, 3], 1, 1, 1),
+            geometry((16, 8), [4, 6, 6], [2, 2, 2], 2, 0, 1),
+            geometry((12, 7), [1, 1, 31], [1, 1, 9], 3, 4, 1),
+            geometry((100, 10), plane(1, 1), [1, 1, 1], 1, 0, 1),
+        ];
+        let mut dilated = geometry((17, 16), plane(9, 9), [1, 3, 3], 1, 0, 1);
+        dilated.dilation = [1, 2, 2];
+        dilated.before = [0, 2, 2];
+        dilated.target = sides_behind(&dilated, 2);
+        all.push(dilated);
+        all
+    }
+
+    #[test]
+    fn every_shape_agrees_with_f64_on_every_instruction_set() {
+        for set in InstructionSet::available() {
+            for geometry in geometries() {
+                for winograd in [false, true] {
+                    check(set, &geometry, winograd, 3);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn no_kernel_leaves_the_memory_it_was_handed() {
+        let _turn = checked::begin();
+        for geometry in geometries() {
+            for winograd in [false, true] {
+                check(InstructionSet::Checked, &geometry, winograd, 1);
+            }
+        }
+    }
+
+    #[test]
+    fn small_images_and_thin_layers_are_not_tiled() {
+        let side = |channels, side| geometry((channels, channels), [1, side, side], [1, 3, 3], 1, 1, 1).tile_side();
+        assert_eq!(
+            [side(64, 28), side(512, 4), side(512, 2), side(512, 1), side(16, 28)],
+            [Some(4), Some(4), Some(2), None, None]
+        );
+    }
+
+    #[test]
+    fn not_a_number_passes_a_joined_relu() {
+        let geometry = geometry((16, 16), [1, 3, 3], [1, 1, 1], 1, 0, 1);
+        let layer =
+            Draft { geometry, weights: numbers(256, 1), bias: vec![0.0; 16] }.finish(InstructionSet::Portable, true);
+        let mut x = numbers(9 * 16, 2);
+        x[20] = f32::NAN;
+        let mut y = vec![0.0; 9 * 16];
+        let mut bits = vec![0; 9 * 2];
+        layer.forward(Forward {
+            set: InstructionSet::Portable,
+            samples: 1,
+            inputs: &[&x],
+            output: &mut y,
+            saved: &mut [],
+            rectified: Some(&mut bits),
+            memory: &mut Buffer::default(),
+        });
+        assert!(y[16..32].iter().all(|value| value.is_nan()));
     }
 }

@@ -43,7 +43,16 @@ impl Function {
         match self {
             Self::Activation(activation) => activate(activation, x),
             Self::Unary(unary) => match unary {
-                Unary::Abs => (x.abs(), if x > 0.0 { 1.0 } else if x < 0.0 { -1.0 } else { 0.0 }),
+                Unary::Abs => (
+                    x.abs(),
+                    if x > 0.0 {
+                        1.0
+                    } else if x < 0.0 {
+                        -1.0
+                    } else {
+                        0.0
+                    },
+                ),
                 Unary::Neg => (-x, -1.0),
                 Unary::Exp => (x.exp(), x.exp()),
                 Unary::Log => (x.ln(), 1.0 / x),
@@ -70,16 +79,48 @@ fn sigmoid(x: f32) -> f32 {
 
 fn activate(activation: Activation, x: f32) -> (f32, f32) {
     match activation {
-        Activation::Relu => if x <= 0.0 { (0.0, 0.0) } else { (x, 1.0) },
-        Activation::LeakyRelu { alpha } => if x > 0.0 { (x, 1.0) } else { (alpha * x, alpha) },
-        Activation::Elu { alpha } => if x > 0.0 { (x, 1.0) } else { (alpha * x.exp_m1(), alpha * x.exp()) },
+        Activation::Relu => {
+            if x <= 0.0 {
+                (0.0, 0.0)
+            } else {
+                (x, 1.0)
+            }
+        }
+        Activation::LeakyRelu { alpha } => {
+            if x > 0.0 {
+                (x, 1.0)
+            } else {
+                (alpha * x, alpha)
+            }
+        }
+        Activation::Elu { alpha } => {
+            if x > 0.0 {
+                (x, 1.0)
+            } else {
+                (alpha * x.exp_m1(), alpha * x.exp())
+            }
+        }
         Activation::Selu { alpha, gamma } => {
-            if x > 0.0 { (gamma * x, gamma) } else { (gamma * alpha * x.exp_m1(), gamma * alpha * x.exp()) }
+            if x > 0.0 {
+                (gamma * x, gamma)
+            } else {
+                (gamma * alpha * x.exp_m1(), gamma * alpha * x.exp())
+            }
         }
         Activation::Celu { alpha } => {
-            if x > 0.0 { (x, 1.0) } else { (alpha * (x / alpha).exp_m1(), (x / alpha).exp()) }
+            if x > 0.0 {
+                (x, 1.0)
+            } else {
+                (alpha * (x / alpha).exp_m1(), (x / alpha).exp())
+            }
         }
-        Activation::ThresholdedRelu { alpha } => if x <= alpha { (0.0, 0.0) } else { (x, 1.0) },
+        Activation::ThresholdedRelu { alpha } => {
+            if x <= alpha {
+                (0.0, 0.0)
+            } else {
+                (x, 1.0)
+            }
+        }
         Activation::Sigmoid => {
             let y = sigmoid(x);
             (y, y * (1.0 - y))
@@ -101,7 +142,8 @@ fn activate(activation: Activation, x: f32) -> (f32, f32) {
         Activation::Softsign => (x / (1.0 + x.abs()), 1.0 / (1.0 + x.abs()).powi(2)),
         Activation::Gelu { tanh: false } => {
             let phi = 0.5 * (1.0 + erf(x * std::f32::consts::FRAC_1_SQRT_2));
-            let density = (-0.5 * x * x).exp() * (0.5 * std::f32::consts::FRAC_2_SQRT_PI * std::f32::consts::FRAC_1_SQRT_2);
+            let density =
+                (-0.5 * x * x).exp() * (0.5 * std::f32::consts::FRAC_2_SQRT_PI * std::f32::consts::FRAC_1_SQRT_2);
             (x * phi, phi + x * density)
         }
         Activation::Gelu { tanh: true } => {

@@ -16,7 +16,11 @@ struct Stretch {
 #[derive(Clone, Debug)]
 enum Route {
     /// Matrices `[rows][columns]` that become `[columns][rows]`; how many, one after the other.
-    Transpose { matrices: usize, rows: usize, columns: usize },
+    Transpose {
+        matrices: usize,
+        rows: usize,
+        columns: usize,
+    },
     Stretches(Vec<Stretch>),
 }
 
@@ -44,7 +48,9 @@ impl Move {
             }
         }
         let template = if origins.iter().all(Option::is_some) { Vec::new() } else { constants.to_vec() };
-        let routes = stretches.into_iter().map(|stretches| transpose(&stretches, origins).unwrap_or(Route::Stretches(stretches)));
+        let routes = stretches
+            .into_iter()
+            .map(|stretches| transpose(&stretches, origins).unwrap_or(Route::Stretches(stretches)));
         Self { routes: routes.collect(), template, elements: origins.len() }
     }
 
