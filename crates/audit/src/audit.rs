@@ -275,11 +275,13 @@ fn carry_out(
     let (runs, skipped) = evaluate::plan(attacks, &checked.threats);
     let grid = evaluate::evaluate(checked, &runs, &clean, &outputs, folder, observer)?;
     probe_afterwards(checked, &outputs, &clean, &grid.cells, &mut probe)?;
-    let records = records::encode(RecordSubjects { data, clean: &clean }, &grid.cells.iter().collect::<Vec<_>>())?;
+    let recorded = RecordSubjects { data, labels: &checked.labels, clean: &clean };
+    let records = records::encode(recorded, &grid.cells.iter().collect::<Vec<_>>())?;
     let examples = examples(checked, &runs, &clean, &grid.cells)?;
 
     let subjects = Subjects {
-        labels: &data.labels,
+        task: &spec.task,
+        labels: &checked.labels,
         clean: &clean,
         class_names: &spec.class_names,
         finding: checked.finding,
@@ -289,7 +291,7 @@ fn carry_out(
         attacks.iter().filter(|entry| entry.attack.info().minimum_norm).map(|entry| entry.name.as_str()).collect();
     let decisions = subjects.clean_decisions();
     let threats = subjects.threats(&checked.threats, &grid.cells, &unlimited);
-    let majority_share = evaluate::majority_share(&data.labels);
+    let majority_share = evaluate::majority_share(&spec.task, &data.labels);
     let findings = findings(&Evidence {
         attacks,
         cells: &grid.cells,
@@ -386,7 +388,7 @@ fn examples(
     clean: &Clean,
     cells: &[Cell],
 ) -> Result<Vec<Example>, AuditError> {
-    let AuditRequest { model, data, settings, .. } = checked.request;
+    let AuditRequest { model, settings, .. } = checked.request;
     let names = &model.spec().class_names;
     // One list a label; in each the samples that took least stand last.
     let mut lists: Vec<(&Label, Vec<(usize, &Cell)>)> = Vec::new();
@@ -395,7 +397,7 @@ fn examples(
         let stored = |cell: &Cell| cell.rows[position].as_ref().is_some_and(|row| row.success_stored);
         let cheaper = |a: &&Cell, b: &&Cell| (!stored(a)).cmp(&!stored(b)).then(a.epsilon.total_cmp(&b.epsilon));
         let Some(cell) = cells.iter().filter(felled).min_by(cheaper) else { continue };
-        let label = &data.labels[position];
+        let label = &checked.labels[position];
         match lists.iter_mut().find(|(known, _)| *known == label) {
             Some((_, list)) => list.push((position, cell)),
             None => lists.push((label, vec![(position, cell)])),
@@ -443,7 +445,7 @@ fn example(
         attack: cell.attack.clone(),
         norm: cell.norm,
         epsilon: cell.epsilon,
-        label: name(&data.labels[position]),
+        label: name(&checked.labels[position]),
         clean_decision: name(&clean.decisions[position]),
         perturbed_decision: row.decision.as_ref().map_or_else(|| "not finite".to_owned(), name),
         pair: Samples::new([inputs.values(), outcome.perturbed_inputs.values()].concat(), inputs.shape())?,
@@ -518,6 +520,45 @@ mod tests {
         assert_eq!(fgsm.perturbation.map(|size| (size.mean, size.median)), Some((4.0, 4.0)));
         assert_eq!(audit.threats[0].cells[0].perturbation, None);
         assert!(audit.evaluation_is_strong, "{:#?}", audit.findings);
+    }
+
+    #[test]
+    fn masks_are_judged_by_their_overlap() {
+        let mut data = toy::data(&[0.0; 3]);
+        data.samples
+            .values_mut()
+            .copy_from_slice(&[100.0, 100.0, 150.0, 150.0, 126.0, 127.0, 130.0, 131.0, 200.0, 200.0, 10.0, 10.0]);
+        data.labels = vec![Label::Mask(vec![0, 0, 1, 1]); 3];
+        let built = |text: &str, name: &str| {
+            let settings: toml::Table = text.parse().unwrap();
+            let attack = nocebo_attacks::build(name, settings).unwrap();
+            AttackEntry::new(name, serde_json::json!({}), attack)
+        };
+        let attacks = [built("", "fgsm"), built("", "pgd"), built("loss = \"dice\"", "apgd"), built("", "noise")];
+        let found = audit_of(&toy::Pixels::new(), &data, &attacks, &toy::settings(&[1.0, 5.0, 40.0])).unwrap();
+        let audit = &found.audit;
+        assert_eq!((hits(audit.clean.accuracy), audit.majority_share, audit.data.attacked), ((2, 3), 0.0, 2));
+        let dices = |metrics: &DecisionMetrics| -> Vec<f64> {
+            let overlaps = metrics.overlaps.as_ref().unwrap();
+            assert_eq!((overlaps[0].class.as_str(), overlaps.len()), ("outside", 2));
+            overlaps.iter().map(|overlap| overlap.dice.unwrap()).collect()
+        };
+        // The third is wrong everywhere by itself; the second falls by 5 levels, the first by 40.
+        assert_eq!(dices(&audit.clean), [2.0 / 3.0; 2]);
+        let at = |threat: usize| (dices(&audit.threats[threat].worst_case.decisions), threat);
+        assert_eq!(at(1).0, [1.0 / 3.0; 2]);
+        assert_eq!(at(2).0, [0.0; 2]);
+        for (threat, standing) in audit.threats.iter().zip([2, 1, 0]) {
+            assert_eq!(hits(threat.worst_case.robust_accuracy), (standing, 3), "{}", threat.epsilon);
+            assert_eq!(hits(threat.worst_case.robust_accuracy_stored), (standing, 3), "{}", threat.epsilon);
+            for cell in threat.cells.iter().filter(|cell| !cell.control) {
+                assert_eq!(hits(cell.robust_accuracy), (standing, 3), "{} {}", cell.attack, threat.epsilon);
+            }
+        }
+        let read = records::decode(found.records.clone()).unwrap();
+        assert_eq!(read, found.cells);
+        let html = report::html(&[ReportEntry { name: "m", audit, examples: &[] }]).unwrap();
+        assert!(html.contains("Dice") && html.contains("outside"));
     }
 
     #[test]

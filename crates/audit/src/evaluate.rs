@@ -8,7 +8,7 @@ use nocebo_core::{
 use rayon::prelude::*;
 use serde::Serialize;
 
-use crate::cell::{Attacked, Cell, Clean, NORMS, Trace};
+use crate::cell::{Attacked, Cell, Clean, NORMS, Trace, in_brief, overlaps};
 use crate::digest::{sha256, sha256_of_data};
 use crate::folder::AuditFolder;
 use crate::records::{self, RecordSubjects};
@@ -145,13 +145,22 @@ pub(crate) fn clean(checked: &Checked<'_>) -> Result<(Clean, Outputs), AuditErro
     let objective = GoalObjective::new(&checked.goal, task, Loss::Margin)?;
     let outputs = outputs_in_batches(checked, &data.samples, settings.batch_size)?;
     let mut cotangent = vec![0.0; task.outputs()];
-    let mut found =
-        Clean { decisions: Vec::new(), margins: Vec::new(), in_scope: checked.in_scope.clone(), standing: Vec::new() };
+    let mut found = Clean {
+        decisions: Vec::new(),
+        overlaps: matches!(task, Task::Segmentation(_)).then(Vec::new),
+        margins: Vec::new(),
+        in_scope: checked.in_scope.clone(),
+        standing: Vec::new(),
+    };
     for (row, logits) in outputs.rows().enumerate() {
         if logits.iter().any(|logit| !logit.is_finite()) {
             return Err(Error::NonFinite { what: "output", sample: data.samples.indices()[row] }.into());
         }
-        found.decisions.push(task.decide(logits));
+        let decision = task.decide(logits);
+        if let Some(all) = &mut found.overlaps {
+            all.extend(overlaps(task, &data.labels[row], &decision));
+        }
+        found.decisions.push(in_brief(task, &decision));
         found.margins.push(nocebo_core::Objective::evaluate(&objective, row, logits, &mut cotangent)?);
         found.standing.push(checked.in_scope[row] && !checked.goal.is_reached(task, row, logits));
     }
@@ -194,7 +203,7 @@ pub(crate) fn evaluate(
     observer: &dyn Observer,
 ) -> Result<Grid, AuditError> {
     let data = checked.request.data;
-    let subjects = RecordSubjects { data, clean };
+    let subjects = RecordSubjects { data, labels: &checked.labels, clean };
     let identity = Identity::new(checked, outputs);
     let mut grid = Grid { cells: Vec::new(), times: Vec::new() };
     for (index, run) in runs.iter().enumerate() {
@@ -362,7 +371,7 @@ pub(crate) fn attack(checked: &Checked<'_>, run: &Run<'_>, positions: &[usize]) 
         let expected = format!("{} perturbed inputs, flags and query counts", inputs.len());
         return Err(Error::mismatch("outcome of the attack", expected, format!("{returned:?}")));
     }
-    recheck(checked, run, &inputs, &goal, &outcome, watched.finish())
+    recheck(checked, run, (positions, &inputs), &goal, &outcome, watched.finish())
 }
 
 /// A sample on which model and attack could not compute.
@@ -374,6 +383,7 @@ fn broken(trace: Trace) -> Attacked {
         success: false,
         success_stored: false,
         decision: None,
+        overlaps: None,
         margin: None,
         distances: None,
         queries: Queries::default(),
@@ -385,7 +395,7 @@ fn broken(trace: Trace) -> Attacked {
 fn recheck(
     checked: &Checked<'_>,
     run: &Run<'_>,
-    inputs: &Samples,
+    (positions, inputs): (&[usize], &Samples),
     goal: &Goal,
     outcome: &AttackOutcome,
     traces: Vec<Trace>,
@@ -407,6 +417,8 @@ fn recheck(
         } else {
             None
         };
+        let decision = readable.then(|| task.decide(logits));
+        let truth = &data.labels[positions[row]];
         let distances = NORMS.map(|norm| norm.distance(clean, point));
         let attacked = Attacked {
             claimed: outcome.success[row],
@@ -414,7 +426,8 @@ fn recheck(
             finite: true,
             success: readable && goal.is_reached(task, row, logits),
             success_stored: false,
-            decision: readable.then(|| task.decide(logits)),
+            overlaps: decision.as_ref().and_then(|decision| overlaps(task, truth, decision)),
+            decision: decision.map(|decision| in_brief(task, &decision)),
             margin,
             distances: distances.iter().all(|distance| distance.is_finite()).then_some(distances),
             queries: outcome.queries[row],
@@ -474,8 +487,16 @@ fn as_stored(threat: &ThreatModel, inputs: &Samples, points: &Samples) -> (Sampl
     (base, stored)
 }
 
-/// Share of the samples that have the most frequent label.
-pub(crate) fn majority_share(labels: &[Label]) -> f64 {
+/// Share of the samples for which the most frequent label is right: for masks that of the most frequent class everywhere.
+pub(crate) fn majority_share(task: &Task, labels: &[Label]) -> f64 {
+    if let Task::Segmentation(segmentation) = task {
+        let masks = || labels.iter().flat_map(|label| if let Label::Mask(mask) = label { &mask[..] } else { &[] });
+        let count = |class: usize| masks().filter(|known| usize::from(**known) == class).count();
+        let most = (0..segmentation.classes).rev().max_by_key(|&class| count(class)).unwrap_or(0);
+        let constant = Label::Mask(vec![most as u8; segmentation.positions()]);
+        let right = labels.iter().filter(|label| task.is_right(label, &constant)).count();
+        return right as f64 / labels.len().max(1) as f64;
+    }
     let mut sorted: Vec<&Label> = labels.iter().collect();
     sorted.sort();
     let most = sorted.chunk_by(|a, b| a == b).map(<[_]>::len).max().unwrap_or(0);
@@ -513,7 +534,11 @@ mod tests {
 
     #[test]
     fn the_most_frequent_label_is_counted() {
-        assert_eq!(majority_share(&[0, 1, 1, 2, 1].map(Label::Class)), 0.6);
-        assert_eq!(majority_share(&[]), 0.0);
+        let task = Task::MultiClass { classes: 3 };
+        assert_eq!(majority_share(&task, &[0, 1, 1, 2, 1].map(Label::Class)), 0.6);
+        assert_eq!(majority_share(&task, &[]), 0.0);
+        // Class 1 everywhere has a mean Dice of 1, of 0.43 and of 0.33.
+        let masks = [[1, 1, 1, 1], [0, 1, 1, 1], [0, 0, 1, 1]].map(|mask| Label::Mask(mask.to_vec()));
+        assert_eq!(majority_share(&toy::segmentation(), &masks), 1.0 / 3.0);
     }
 }

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use nocebo_core::{Attack, DifferentiableModel, Domain, Goal, Label, Norm, Samples, Seed, Task, has_finding};
 use serde::{Deserialize, Serialize};
 
+use crate::cell::in_brief;
 use crate::{AuditError, Gate};
 
 /// Name of the attack that is only a control: random noise of equal norm. It never counts in the worst case.
@@ -116,7 +117,7 @@ pub struct AuditSettings {
     #[serde(default)]
     pub goal: AuditGoal,
     /// Class or finding that false negatives and false positives are counted for. By default that of the goal, else
-    /// class 1 where there are two classes; with more classes, or several findings, each is reported apart.
+    /// class 1 where there are two classes; with more classes, several findings, or masks, each is reported apart.
     #[serde(default)]
     pub finding: Option<usize>,
     /// Seed of all randomness.
@@ -234,6 +235,8 @@ pub(crate) struct Checked<'a> {
     pub(crate) threats: Vec<Threat>,
     /// What is wanted of each sample.
     pub(crate) goal: Goal,
+    /// True labels, masks in brief.
+    pub(crate) labels: Vec<Label>,
     /// Whether the goal is about the sample.
     pub(crate) in_scope: Vec<bool>,
     /// Class or finding that false negatives and false positives are counted for.
@@ -289,7 +292,8 @@ impl<'a> Checked<'a> {
         let finding = resolved_finding(settings, &spec.task)?;
         let goal = settings.goal.of(data.labels.clone());
         goal.check(&spec.task, data.samples.len())?;
-        let in_scope: Vec<bool> = data.labels.iter().map(|label| settings.goal.concerns(label)).collect();
+        let labels: Vec<Label> = data.labels.iter().map(|label| in_brief(&spec.task, label)).collect();
+        let in_scope: Vec<bool> = labels.iter().map(|label| settings.goal.concerns(label)).collect();
         if !in_scope.contains(&true) {
             let expected = "at least one sample that the goal is about";
             return Err(AuditError::invalid("samples", expected, format!("none of {}", data.samples.len())));
@@ -297,12 +301,12 @@ impl<'a> Checked<'a> {
         for gate in &settings.gates {
             gate.check(&threats, data, finding)?;
         }
-        Ok(Self { request, threats, goal, in_scope, finding })
+        Ok(Self { request, threats, goal, labels, in_scope, finding })
     }
 }
 
 fn resolved_finding(settings: &AuditSettings, task: &Task) -> Result<Option<usize>, AuditError> {
-    let two_classes = !matches!(task, Task::MultiLabel { .. }) && task.classes() == 2;
+    let two_classes = !matches!(task, Task::MultiLabel { .. } | Task::Segmentation(_)) && task.classes() == 2;
     let finding = settings.finding.or(settings.goal.finding()).or(two_classes.then_some(1));
     match finding {
         Some(finding) if finding >= task.classes() => {
