@@ -298,7 +298,7 @@ impl<'a> Lowering<'a> {
             Operator::Activation(activation) => self.function(node, Function::Activation(*activation))?,
             Operator::Unary(unary) => self.function(node, Function::Unary(*unary))?,
             Operator::Clip(_) => self.clip(node)?,
-            Operator::Arithmetic(operator) => self.arithmetic(node, operator)?,
+            Operator::Arithmetic(operator) => self.arithmetic(node, *operator)?,
             Operator::Pool(operator) => self.pool(node, operator)?,
             Operator::GlobalPool(operator) => self.global_pool(node, *operator)?,
             Operator::Reduce(operator) => self.reduce(node, *operator)?,
@@ -525,7 +525,7 @@ impl<'a> Lowering<'a> {
         self.function(node, Function::Clip { least, greatest })
     }
 
-    fn arithmetic(&mut self, node: &Node, operator: &Arithmetic) -> Result<View, Missing> {
+    fn arithmetic(&mut self, node: &Node, operator: Arithmetic) -> Result<View, Missing> {
         let is_constant = |position: usize| self.known.contains_key(node.inputs[position].as_str());
         if node.inputs.len() != 2 {
             return match (operator, node.inputs.len()) {
@@ -544,13 +544,13 @@ impl<'a> Lowering<'a> {
     fn with_constant(
         &mut self,
         node: &Node,
-        operator: &Arithmetic,
+        operator: Arithmetic,
         value: usize,
         constant: usize,
     ) -> Result<View, Missing> {
         let x = self.view(node, value)?;
         let tensor = self.constant(node, constant)?.clone();
-        if *operator == Arithmetic::Pow && value == 0 && tensor.len() == 1 {
+        if operator == Arithmetic::Pow && value == 0 && tensor.len() == 1 {
             return self.function(node, Function::Power(tensor.to_f32()[0]));
         }
         let x = self.broadcast(node, &x)?;
@@ -625,7 +625,7 @@ impl<'a> Lowering<'a> {
         Ok(along)
     }
 
-    fn of_two(&mut self, node: &Node, operator: &Arithmetic) -> Result<View, Missing> {
+    fn of_two(&mut self, node: &Node, operator: Arithmetic) -> Result<View, Missing> {
         let (a, b) = (self.view(node, 0)?, self.view(node, 1)?);
         let (a, b) = (self.broadcast(node, &a)?, self.broadcast(node, &b)?);
         match operator {
@@ -829,7 +829,7 @@ impl<'a> Lowering<'a> {
             return Err("it without an input that depends on the samples".to_owned());
         }
         for (position, output) in node.outputs.iter().enumerate() {
-            if output.is_empty() || self.readers.get(output.as_str()).is_none() {
+            if output.is_empty() || !self.readers.contains_key(output.as_str()) {
                 continue;
             }
             let shape = self.shape_of(output)?;

@@ -84,6 +84,11 @@ impl EngineModel {
         &self.graph
     }
 
+    /// Vector instructions that it uses.
+    pub fn instruction_set(&self) -> InstructionSet {
+        self.plan.instruction_set()
+    }
+
     /// The steps in order: name of the node and what computes it.
     pub fn steps(&self) -> impl Iterator<Item = (&str, String)> {
         self.plan.steps().iter().map(|step| (step.name.as_str(), step.layer.kernel()))

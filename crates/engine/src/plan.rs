@@ -16,6 +16,13 @@ pub(crate) struct Value {
     pub(crate) rectified: bool,
 }
 
+impl Value {
+    /// Bytes a sample of the bits of the ReLU that made it.
+    fn bits(&self) -> usize {
+        if self.rectified { self.elements / self.channels * bit_stride(self.channels) } else { 0 }
+    }
+}
+
 /// One layer with the values it reads and makes.
 pub(crate) struct Step {
     /// Name of the node.
@@ -103,7 +110,6 @@ impl Plan {
                 last_read[input] = index;
                 kept[input] |= step.layer.keeps_inputs();
             }
-            kept[step.output] |= step.layer.keeps_output();
         }
         kept[output] = true;
         let mut slots = vec![0; values.len()];
@@ -122,6 +128,10 @@ impl Plan {
     /// Floats a sample of all slots.
     pub(crate) fn floats(&self) -> usize {
         self.sizes.iter().sum()
+    }
+
+    pub(crate) fn instruction_set(&self) -> InstructionSet {
+        self.set
     }
 
     pub(crate) fn steps(&self) -> &[Step] {
@@ -143,17 +153,13 @@ impl Plan {
         self.ends.is_some()
     }
 
-    fn bits(&self, value: &Value) -> usize {
-        if value.rectified { value.elements / value.channels * bit_stride(value.channels) } else { 0 }
-    }
-
     /// Memory for up to `samples` samples.
     pub(crate) fn workspace(&self, samples: usize) -> Workspace {
         Workspace {
             samples,
             slots: self.sizes.iter().map(|size| Buffer::zeroed(size * samples)).collect(),
             saved: self.steps.iter().map(|step| vec![0; step.layer.saved() * samples]).collect(),
-            bits: self.values.iter().map(|value| vec![0; self.bits(value) * samples]).collect(),
+            bits: self.values.iter().map(|value| vec![0; value.bits() * samples]).collect(),
             memory: Buffer::default(),
         }
     }
@@ -180,7 +186,7 @@ impl Plan {
                 inputs: &inputs,
                 output: &mut output[..made.elements * samples],
                 saved: &mut saved[..step.layer.saved() * samples],
-                rectified: made.rectified.then_some(&mut own_bits[..self.bits(made) * samples]),
+                rectified: made.rectified.then_some(&mut own_bits[..made.bits() * samples]),
                 memory,
             });
             slots[slot] = output;
@@ -212,20 +218,19 @@ impl Plan {
                         set: self.set,
                         samples,
                         inputs: &inputs,
-                        output: kept(step.output, step.layer.keeps_output()),
                         saved: &saved[index][..step.layer.saved() * samples],
                         slope: &slots[slope][..made.elements * samples],
                         position,
                         gradient: &mut result[..target.elements * samples],
                         accumulate,
-                        passing: passing.then(|| &bits[step.inputs[position]][..self.bits(target) * samples]),
+                        passing: passing.then(|| &bits[step.inputs[position]][..target.bits() * samples]),
                         memory,
                     });
                     slots[gradient] = result;
                 }
                 Action::Mask { value, gradient } => {
                     let masked = &self.values[value];
-                    let passing = Some(&bits[value][..self.bits(masked) * samples]);
+                    let passing = Some(&bits[value][..masked.bits() * samples]);
                     let sides = (masked.elements / masked.channels * samples, masked.channels);
                     let finish = Finish { accumulate: true, passing, ..Finish::default() };
                     scaled(self.set, sides, None, None, &mut slots[gradient][..masked.elements * samples], finish);

@@ -1,4 +1,5 @@
 //! The engine against the Burn executor on whole networks.
+#![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
 
 use nocebo_core::{
     DifferentiableModel, Domain, Goal, GoalObjective, Gradient, Label, Loss, Model, ModelSpec, Samples, Seed, Task,

@@ -136,6 +136,8 @@ pub(crate) fn gathered(
     output: &mut [f32],
     finish: Finish<'_>,
 ) {
+    /// Floats of gathered rows that leave room for a panel of weights in the second cache.
+    const BLOCK: usize = 100_000;
     let product = |sides: &[usize; 3]| sides.iter().product::<usize>();
     assert_eq!(source.len(), samples * product(&plan.source) * plan.channels);
     assert!(plan.seen.0 + plan.seen.1 <= plan.channels);
@@ -150,8 +152,6 @@ pub(crate) fn gathered(
     #[cfg(test)]
     super::checked::allow(source);
 
-    // A block of gathered rows should leave room for a panel of weights in the second cache.
-    const BLOCK: usize = 100_000;
     let rows = samples * product(&plan.grid);
     let tiles = (BLOCK / (chunks.max(1) * CHUNK * height)).clamp(1, 8);
     let block = rows_per_task(rows, tiles * height, height);

@@ -595,7 +595,7 @@ mod tests {
             let before = numbers(x.len(), 6);
             let expected = reference(&geometry, &weights, &slope, samples, !transposed);
             let passing: Vec<u8> =
-                (0..samples * taken.0 * bit_stride(taken.1)).map(|at| (at * 2654435761 >> 13) as u8).collect();
+                (0..samples * taken.0 * bit_stride(taken.1)).map(|at| ((at * 2654435761) >> 13) as u8).collect();
             let masks = layer.masks(0);
             for accumulate in [false, true] {
                 let mut gradient = if accumulate { before.clone() } else { vec![f32::NAN; x.len()] };
@@ -603,7 +603,6 @@ mod tests {
                     set,
                     samples,
                     inputs: &[&[], &[]],
-                    output: &[],
                     saved: &[],
                     slope: &slope,
                     position: 0,

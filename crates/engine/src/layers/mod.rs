@@ -28,8 +28,6 @@ pub(crate) struct Backward<'a> {
     pub(crate) samples: usize,
     /// The inputs where [`Layer::keeps_inputs`], else empty slices.
     pub(crate) inputs: &'a [&'a [f32]],
-    /// The output where [`Layer::keeps_output`], else empty.
-    pub(crate) output: &'a [f32],
     pub(crate) saved: &'a [u8],
     /// Gradient by the output; that of a ReLU behind the layer is in it already.
     pub(crate) slope: &'a [f32],
@@ -63,11 +61,6 @@ pub(crate) trait Layer: Send + Sync {
 
     /// Whether the way back reads the inputs.
     fn keeps_inputs(&self) -> bool {
-        false
-    }
-
-    /// Whether the way back reads the output.
-    fn keeps_output(&self) -> bool {
         false
     }
 

@@ -4,6 +4,7 @@ use super::{Backward, Forward, Layer, Masking};
 use crate::kernels::{Finish, bit_stride, scaled};
 
 /// Adds the gradient by the output to that by the input: what layers do whose derivative is 1.
+#[expect(clippy::needless_pass_by_value, reason = "stands in for a layer's way back, which is handed its pass")]
 pub(crate) fn pass_on(pass: Backward<'_>) {
     let finish = Finish { accumulate: pass.accumulate, ..Finish::default() };
     let sides = (pass.samples, pass.gradient.len() / pass.samples.max(1));
