@@ -2,6 +2,7 @@
 //! edited and printed.
 
 pub mod builder;
+pub mod edit;
 pub mod error;
 pub mod executor;
 pub mod graph;
