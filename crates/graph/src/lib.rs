@@ -6,6 +6,7 @@ pub mod edit;
 pub mod error;
 pub mod executor;
 pub mod graph;
+mod memory;
 pub mod model;
 pub mod onnx;
 pub mod operators;
