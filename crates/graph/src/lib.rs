@@ -11,6 +11,7 @@ pub mod model;
 pub mod onnx;
 pub mod operators;
 mod plan;
+pub mod summary;
 pub mod tensor;
 pub mod train;
 mod value;
