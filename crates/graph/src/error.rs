@@ -127,6 +127,15 @@ fn gib(bytes: u64) -> f64 {
     bytes as f64 / f64::from(1 << 30)
 }
 
+impl From<Error> for nocebo_core::Error {
+    fn from(error: Error) -> Self {
+        match error {
+            Error::Core(error) => error,
+            error => Self::Model(Box::new(error)),
+        }
+    }
+}
+
 #[expect(clippy::needless_pass_by_value, reason = "callers pass texts and numbers alike")]
 impl Error {
     pub(crate) fn graph(what: impl ToString, expected: impl ToString, got: impl ToString) -> Self {
