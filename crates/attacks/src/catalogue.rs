@@ -231,6 +231,9 @@ pub fn infos() -> impl Iterator<Item = AttackInfo> {
 /// # Ok::<(), nocebo_core::Error>(())
 /// ```
 pub fn build(name: &str, settings: toml::Table) -> Result<Box<dyn Attack>, Error> {
+    if learns(name) {
+        return Err(Error::unsupported(format!("attack `{name}` here"), "it must learn from samples first"));
+    }
     Ok((find(CATALOGUE, name)?.make)(settings)?.attack)
 }
 
@@ -240,10 +243,16 @@ pub fn build(name: &str, settings: toml::Table) -> Result<Box<dyn Attack>, Error
 ///
 /// As [`build`].
 pub fn resolve(name: &str, settings: toml::Table) -> Result<toml::Table, Error> {
-    match find(FIT_CATALOGUE, name) {
-        Ok(entry) => Ok((entry.make)(settings)?.settings),
-        Err(_) => Ok((find(CATALOGUE, name)?.make)(settings)?.settings),
+    if learns(name) {
+        Ok((find(FIT_CATALOGUE, name)?.make)(settings)?.settings)
+    } else {
+        Ok((find(CATALOGUE, name)?.make)(settings)?.settings)
     }
+}
+
+/// Whether the attack of this name must learn from samples first.
+pub fn learns(name: &str) -> bool {
+    fit_infos().any(|info| info.name == name)
 }
 
 /// What each attack that learns from samples first is, in the order of the catalogue.
@@ -268,7 +277,7 @@ pub fn build_fit(name: &str, settings: toml::Table) -> Result<Box<dyn FitAttack>
 
 fn find<A: ?Sized>(catalogue: &'static [Entry<A>], name: &str) -> Result<&'static Entry<A>, Error> {
     catalogue.iter().find(|entry| entry.info.name == name).ok_or_else(|| {
-        let known = catalogue.iter().map(|entry| entry.info.name).collect::<Vec<_>>().join(", ");
+        let known = infos().chain(fit_infos()).map(|info| info.name).collect::<Vec<_>>().join(", ");
         Error::unsupported(format!("attack `{name}`"), format!("known attacks are {known}"))
     })
 }
@@ -276,7 +285,50 @@ fn find<A: ?Sized>(catalogue: &'static [Entry<A>], name: &str) -> Result<&'stati
 #[cfg(test)]
 mod tests {
     use super::*;
+    use nocebo_core::{Goal, Label, Norm, Seed, ThreatModel};
+    use nocebo_testkit::suite;
     use std::collections::BTreeSet;
+
+    #[test]
+    fn every_attack_bears_a_segmentation_or_refuses_it() {
+        let (model, samples) = (suite::linear_segmentation(), suite::ct_samples().select(&[0, 1]));
+        let targets: Vec<Label> = suite::decided(&model, &samples);
+        let inverted = |label: &Label| match label {
+            Label::Mask(mask) => Label::Mask(mask.iter().map(|class| 1 - class).collect()),
+            other => other.clone(),
+        };
+        let labels: Vec<Label> = targets.iter().map(inverted).collect();
+        let goals = [
+            Goal::Untargeted { labels: targets.clone() },
+            Goal::Targeted { labels: targets, targets: labels },
+            Goal::FalseNegative { finding: 1 },
+        ];
+        let mut reached = BTreeSet::new();
+        for info in infos() {
+            let norm = *info.norms.last().unwrap();
+            let epsilon = if norm == Norm::Linf { 250.0 } else { 900.0 };
+            let threat = ThreatModel::new(norm, epsilon, suite::ct_domain()).unwrap().with_query_limit(200);
+            let attack = build(info.name, toml::Table::new()).unwrap();
+            for goal in &goals {
+                match attack.run(&model, &samples, goal, &threat, Seed(1)) {
+                    Ok(outcome) if outcome.success.iter().all(|success| *success) => drop(reached.insert(info.name)),
+                    Ok(_) | Err(Error::Unsupported { .. }) => {}
+                    Err(error) => panic!("{}: {error}", info.name),
+                }
+            }
+        }
+        for name in ["fgsm", "bim", "pgd", "apgd", "square", "mi-fgsm", "boundary"] {
+            assert!(reached.contains(name), "{name} is not among {reached:?}");
+        }
+        let refused = |name: &str| {
+            let attack = build(name, toml::Table::new()).unwrap();
+            let threat = ThreatModel::new(attack.info().norms[0], 250.0, suite::ct_domain()).unwrap();
+            attack.run(&model, &samples, &goals[0], &threat, Seed(1)).unwrap_err().to_string()
+        };
+        for name in ["deepfool", "apgd-t", "illc"] {
+            assert!(refused(name).contains("not supported"), "{name}");
+        }
+    }
 
     #[test]
     fn names_are_unique_and_every_default_builds() {
@@ -292,6 +344,8 @@ mod tests {
         }
         assert_eq!(resolve("pgd", toml::toml! { steps = 3 }).unwrap()["restarts"].as_integer(), Some(1));
         let message = build("pdg", toml::Table::new()).err().unwrap().to_string();
-        assert!(message.contains("`pdg`") && message.contains("pgd"), "{message}");
+        assert!(message.contains("`pdg`") && message.contains("pgd") && message.contains("uap"), "{message}");
+        let message = build("uap", toml::Table::new()).err().unwrap().to_string();
+        assert!(message.contains("learn"), "{message}");
     }
 }

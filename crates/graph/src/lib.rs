@@ -13,6 +13,7 @@ mod plan;
 pub mod tensor;
 pub mod train;
 mod value;
+pub mod weights;
 pub mod zoo;
 
 pub use builder::{GraphBuilder, Handle};
