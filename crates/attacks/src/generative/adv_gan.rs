@@ -135,6 +135,12 @@ impl AdvGan {
             self.train(problem, problem.oracle, 0, &mut generator, &mut discriminator)?;
             return Ok((generator, discriminator));
         }
+        if let Task::Segmentation(_) = spec.task {
+            return Err(Error::unsupported(
+                "distilling a segmentation network",
+                "its answers are one class a position; use the gradients of the model",
+            ));
+        }
         let network = config.network.classifier(shape, &[spec.task.outputs()], problem.seed.named("distilled"))?;
         let mut distilled = Distilled { network, spec: spec.clone() };
         let said = problem.oracle.outputs(problem.inputs)?.as_samples().clone();

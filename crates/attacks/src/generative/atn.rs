@@ -128,7 +128,7 @@ fn reranked(probabilities: &[f64], target: usize, factor: f32) -> Vec<f64> {
     wanted.iter().map(|part| part / sum).collect()
 }
 
-/// Probabilities of the exclusive classes of a task, or of each finding of a multi-label one.
+/// Probabilities of the exclusive classes of a task, or of each finding of a multi-label one; of no segmentation.
 pub(super) fn probabilities(task: &Task, logits: &[f32]) -> Vec<f64> {
     let sigmoid = |logit: f32, threshold: f32| 1.0 / (1.0 + (f64::from(threshold) - f64::from(logit)).exp());
     match task {

@@ -131,10 +131,8 @@ pub(super) fn share_reached(
 /// The number of exclusive classes, which a target names one of.
 pub(super) fn exclusive_classes(attack: &str, task: &Task) -> Result<usize, Error> {
     match task {
-        Task::MultiLabel { .. } => {
-            Err(Error::unsupported(format!("{attack} for a multi-label task"), "its targets are exclusive classes"))
-        }
-        _ => Ok(task.classes()),
+        Task::MultiClass { .. } | Task::Binary { .. } => Ok(task.classes()),
+        _ => Err(Error::unsupported(format!("{attack} for this task"), "it is about exclusive classes")),
     }
 }
 
@@ -143,7 +141,7 @@ pub(super) fn named(goal: &Goal, row: usize) -> Option<usize> {
     match goal {
         Goal::Targeted { targets, .. } => match targets[row] {
             Label::Class(class) => Some(class),
-            Label::Findings(_) => None,
+            Label::Findings(_) | Label::Mask(_) => None,
         },
         Goal::FalsePositive { finding } => Some(*finding),
         Goal::Untargeted { .. } | Goal::FalseNegative { .. } => None,

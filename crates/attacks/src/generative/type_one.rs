@@ -27,7 +27,7 @@ use nocebo_core::{
 use nocebo_graph::Network;
 
 use super::atn::probabilities;
-use super::generator::batch;
+use super::generator::{batch, exclusive_classes};
 use super::networks::{NetworkConfig, scaled, unscaled};
 use crate::adam::Adam;
 use crate::gaussian::gaussian;
@@ -254,8 +254,8 @@ impl TypeOneAttack {
         if targets.len() != inputs.len() {
             return Err(Error::mismatch("number of targets", inputs.len(), targets.len()));
         }
-        if judge.spec().task.classes() != self.task.classes() {
-            let classes = (self.task.classes(), judge.spec().task.classes());
+        let classes = (self.task.classes(), exclusive_classes("a judge", &judge.spec().task)?);
+        if classes.0 != classes.1 {
             return Err(Error::mismatch("classes of the judge", classes.0, classes.1));
         }
         targets.iter().try_for_each(|&target| self.task.check_label(&Label::Class(target)))?;
