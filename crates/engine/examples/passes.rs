@@ -1,6 +1,7 @@
 //! Times passes of an ONNX network that carries its spec: the engine's side of `bench/peers`.
 //!
 //! ```text
+//! passes zoo NAME 3,28,28 MODEL.onnx        writes a network of the zoo with random weights and 9 classes
 //! passes MODEL.onnx [engine|engine-direct|burn] [steps]
 //! ```
 //!
@@ -15,8 +16,9 @@
 use std::io::{BufRead, Write};
 use std::time::Instant;
 
-use nocebo_core::{DifferentiableModel, Gradient, Objective, Samples};
+use nocebo_core::{DifferentiableModel, Domain, Gradient, ModelSpec, Objective, Samples, Seed, Task};
 use nocebo_engine::{EngineModel, Options};
+use nocebo_graph::zoo::{self, Blueprint};
 use nocebo_graph::{Device, GraphModel, onnx};
 
 /// The sum of the logits.
@@ -31,8 +33,24 @@ impl Objective for Total {
 
 type Failure = Box<dyn std::error::Error>;
 
+/// Writes a network of the zoo.
+fn write(name: &str, shape: &str, path: &str) -> Result<(), Failure> {
+    let shape: Vec<usize> = shape.split(',').map(str::parse).collect::<Result<_, _>>()?;
+    let class_names = (0..9).map(|class| class.to_string()).collect();
+    let domain = Domain::grey_levels(&shape, 255.0)?;
+    let spec = ModelSpec { domain, task: Task::MultiClass { classes: 9 }, class_names };
+    let (mean, deviation) = (vec![120.0; shape[0]], vec![60.0; shape[0]]);
+    let blueprint = Blueprint { spec: &spec, mean: &mean, standard_deviation: &deviation, seed: Seed(1) };
+    Ok(onnx::write(&zoo::build(name, &blueprint)?, path.as_ref())?)
+}
+
 fn main() -> Result<(), Failure> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
+    if let [zoo, name, shape, path] = arguments.as_slice()
+        && zoo == "zoo"
+    {
+        return write(name, shape, path);
+    }
     let path = arguments.first().ok_or("usage: passes MODEL.onnx [engine|engine-direct|burn] [steps]")?;
     let graph = onnx::read(path.as_ref())?;
     let spec = graph.spec()?.ok_or("the model carries no spec")?;

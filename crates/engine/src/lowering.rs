@@ -244,6 +244,17 @@ impl<'a> Lowering<'a> {
         if made.clone().all(|name| self.known.contains_key(name.as_str())) {
             return;
         }
+        let empty = |name: &&String| {
+            self.facts.get(name.as_str()).and_then(|fact| fact.shape.as_ref()).is_some_and(|shape| shape.contains(&0))
+        };
+        if made.clone().any(|name| empty(&name)) {
+            let operator = node.operator.name().to_owned();
+            self.unsupported.push(Unsupported { node: node.name.clone(), operator, what: "empty values".to_owned() });
+            made.for_each(|name| {
+                self.bound.insert(name, Bound::Missing);
+            });
+            return;
+        }
         let reads_missing =
             node.inputs.iter().any(|name| matches!(self.bound.get(name.as_str()), Some(Bound::Missing)));
         let result = if reads_missing { Err(None) } else { self.lower_node(node).map_err(Some) };

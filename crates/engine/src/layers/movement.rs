@@ -133,6 +133,10 @@ impl Layer for Move {
             match &self.routes[pass.position] {
                 Route::Transpose { matrices, rows, columns } => {
                     let size = rows * columns;
+                    if !pass.accumulate {
+                        // What the transposes leave out of the input.
+                        gradient[matrices * size..].fill(0.0);
+                    }
                     for matrix in 0..*matrices {
                         let range = matrix * size..(matrix + 1) * size;
                         let (from, to) = (&slope[range.clone()], &mut gradient[range]);
@@ -158,5 +162,60 @@ impl Layer for Move {
             Route::Stretches(stretches) => format!("{} stretches", stretches.len()),
         };
         format!("move of {}", self.routes.iter().map(stretches).collect::<Vec<_>>().join(", "))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernels::{Buffer, InstructionSet};
+
+    /// Forward and backward of one input, `samples` times.
+    fn both(layer: &Move, input: &[f32], slope: &[f32], samples: usize) -> (Vec<f32>, Vec<f32>) {
+        let (set, mut memory) = (InstructionSet::Portable, Buffer::default());
+        let mut output = vec![f32::NAN; slope.len()];
+        layer.forward(Forward {
+            set,
+            samples,
+            inputs: &[input],
+            output: &mut output,
+            saved: &mut [],
+            rectified: None,
+            memory: &mut memory,
+        });
+        let mut gradient = vec![f32::NAN; input.len()];
+        layer.backward(Backward {
+            set,
+            samples,
+            inputs: &[&[]],
+            saved: &[],
+            slope,
+            position: 0,
+            gradient: &mut gradient,
+            accumulate: false,
+            passing: None,
+            memory: &mut memory,
+        });
+        (output, gradient)
+    }
+
+    #[test]
+    fn a_transpose_of_a_part_leaves_no_gradient_elsewhere() {
+        // The first 5 of 6 rows of 4, transposed.
+        let origins: Vec<Origin> = (0..20).map(|at| Some((0, at % 5 * 4 + at / 5))).collect();
+        let layer = Move::new(1, &origins, &[]);
+        assert!(matches!(layer.routes[0], Route::Transpose { matrices: 1, rows: 5, columns: 4 }));
+        let input: Vec<f32> = (0..48).map(|value| value as f32).collect();
+        let slope: Vec<f32> = (0..40).map(|value| value as f32).collect();
+        let (output, gradient) = both(&layer, &input, &slope, 2);
+        assert_eq!((output[1], output[5], output[21]), (4.0, 1.0, 28.0));
+        assert_eq!((gradient[1], gradient[4], &gradient[20..25]), (5.0, 1.0, &[0.0, 0.0, 0.0, 0.0, 20.0][..]));
+    }
+
+    #[test]
+    fn repeats_add_their_gradients_and_constants_have_none() {
+        let layer = Move::new(1, &[Some((0, 1)), None, Some((0, 1))], &[0.0, 7.0, 0.0]);
+        let (output, gradient) = both(&layer, &[3.0, 4.0], &[1.0, 10.0, 100.0], 1);
+        assert_eq!((output, gradient), (vec![4.0, 7.0, 4.0], vec![0.0, 101.0]));
     }
 }
