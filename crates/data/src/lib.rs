@@ -34,6 +34,20 @@ pub fn open(path: impl AsRef<Path>, split: Split) -> Result<Dataset, DataError> 
     open_with(path, split, &OpenOptions::default())
 }
 
+/// Writes the samples into the new folder `path` in the format that they came from: WFDB records for signals with a frequency,
+/// pictures (with masks, where there are any) for all else.
+///
+/// # Errors
+///
+/// As [`formats::beats::write`] and [`formats::folder::write`].
+pub fn write(path: impl AsRef<Path>, data: &Dataset) -> Result<(), DataError> {
+    if data.frequency().is_some() {
+        formats::beats::write(path.as_ref(), data)
+    } else {
+        formats::folder::write(path.as_ref(), data)
+    }
+}
+
 /// Reads one split of a data set.
 ///
 /// # Errors

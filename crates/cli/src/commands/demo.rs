@@ -9,9 +9,10 @@ use nocebo_graph::train::TrainingConfig;
 
 use super::audit::{audit, print_summary, provenance};
 use super::harden::harden;
-use super::train::{accuracy, build, save, train};
+use super::train::{build, save, train};
 use crate::arguments::{Demo, Global, HardenMethod};
 use crate::failure::{Failure, OrFail};
+use crate::figures::Measure;
 use crate::load;
 use crate::progress::note;
 
@@ -82,7 +83,7 @@ pub(crate) fn run(arguments: &Demo, global: &Global) -> Result<(), Failure> {
         let deviation = training.statistics().standard_deviation[0];
         let folder = out.join(format!("audit-{name}"));
         let evaluation = audit((&model, test, Some(deviation)), ATTACKS, &settings, &origin, &folder, global)?;
-        println!("{name}: test accuracy {:.4}", accuracy(&model, test).or_incomplete()?);
+        println!("{name}: test accuracy {:.4}", Measure::Accuracy.on(&model, test).or_incomplete()?);
         print_summary(&evaluation.audit);
         evaluations.push(evaluation);
     }
