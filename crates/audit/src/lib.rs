@@ -18,6 +18,7 @@ pub mod report;
 pub mod request;
 
 mod digest;
+mod epsilon;
 mod probe;
 mod watch;
 
@@ -36,5 +37,6 @@ pub use metrics::{CellSummary, ClassOverlap, DecisionMetrics, ThreatResult, Wors
 pub use rate::Rate;
 pub use report::{ReportEntry, html as report_html};
 pub use request::{
-    AttackEntry, AuditData, AuditGoal, AuditRequest, AuditSettings, CONTROL, InputFile, Provenance, Threat,
+    AttackEntry, AuditData, AuditGoal, AuditRequest, AuditSettings, CONTROL, InputFile, LearnedFrom, LearningSet,
+    Provenance, Threat,
 };

@@ -6,9 +6,6 @@ use crate::builder::Handle;
 use crate::operators::{Convolution, Pool, PoolKind};
 use crate::{Error, Graph, GraphBuilder};
 
-/// Samples with a shorter side below this get the small stem.
-const LARGE: usize = 64;
-
 /// Channels inside the blocks of each stage.
 const CHANNELS: [usize; 4] = [64, 128, 256, 512];
 
@@ -45,7 +42,7 @@ pub(super) fn network(
     let (channels, space) = blueprint.spec.domain.shape().split_first().unwrap_or((&1, &[]));
     let axes = space.len();
     let x = blueprint.input(&mut b, input);
-    let large = space.iter().all(|&side| side >= LARGE);
+    let large = blueprint.is_large();
     let (side, stem) = if large { (7, Convolution::new(axes, 2, 3)) } else { (3, Convolution::new(axes, 1, 1)) };
     let x = b.convolution("conv1", &x, (*channels, 64), side, stem);
     let x = b.batch_normalization("bn1", &x, 64);
