@@ -20,10 +20,15 @@ def digest(values):
 
 
 def signals(path):
-    record = wfdb.rdrecord(str(path.with_suffix("")), physical=False, smooth_frames=False, ignore_skew=True)
-    values = record.e_d_signal
+    name = str(path.with_suffix(""))
+    if any(count != 1 for count in wfdb.rdheader(name).samps_per_frame):
+        record = wfdb.rdrecord(name, physical=False, smooth_frames=False, ignore_skew=True)
+        values = record.e_d_signal
+    else:
+        record = wfdb.rdrecord(name, physical=False, ignore_skew=True)
+        values = record.d_signal.T
     return [
-        f"{record.fs:g} {gain:g} {baseline} {unit} {len(column)} {digest(column)}"
+        f"{float(record.fs)!r} {float(gain)!r} {baseline} {unit} {len(column)} {digest(column)}"
         for column, gain, baseline, unit in zip(values, record.adc_gain, record.baseline, record.units)
     ]
 

@@ -37,7 +37,7 @@ fn main() {
                 Ok(record) => record.signals.iter().for_each(|signal| {
                     let values = digest(signal.samples.iter().map(|value| i64::from(*value)));
                     println!(
-                        "{name}\t{} {} {} {} {} {values}",
+                        "{name}\t{:?} {:?} {} {} {} {values}",
                         record.frequency,
                         signal.gain,
                         signal.baseline,

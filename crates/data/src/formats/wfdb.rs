@@ -470,7 +470,11 @@ const SUBTYPE: u16 = 61;
 const CHANNEL: u16 = 62;
 const TEXT: u16 = 63;
 
-/// Reads an annotation file in the MIT format.
+/// Code of a comment.
+const NOTE: u8 = 22;
+
+/// Reads an annotation file in the MIT format. What has no type is left out, and so are notes at
+/// time 0, which say how the file was made; a time unit that they give is not applied.
 ///
 /// # Errors
 ///
@@ -483,7 +487,9 @@ pub fn read_annotations(path: &Path, limit: u64) -> Result<Vec<Annotation>, Data
     File::open(path)
         .and_then(|opened| opened.take(limit).read_to_end(&mut bytes))
         .map_err(DataError::reading(&file))?;
-    decode_annotations(&bytes, &file)
+    let mut annotations = decode_annotations(&bytes, &file)?;
+    annotations.retain(|mark| mark.code != 0 && (mark.sample, mark.code) != (0, NOTE));
+    Ok(annotations)
 }
 
 fn decode_annotations(bytes: &[u8], file: &str) -> Result<Vec<Annotation>, DataError> {
