@@ -241,7 +241,7 @@ fn three_classes(path: &Path) {
 fn masks_are_trained_on_attacked_audited_and_written_back() {
     let folder = tempfile::tempdir().unwrap();
     // Bright blocks of 8 pixels on the left or the right of 16 x 16 pictures.
-    let inside = |picture: usize, at: usize| (at % 16 < 8) == (picture % 2 == 0) && at / 16 >= 4;
+    let inside = |picture: usize, at: usize| (at % 16 < 8) == picture.is_multiple_of(2) && at / 16 >= 4;
     let value = |at: usize| {
         let (picture, at) = (at / 256, at % 256);
         (if inside(picture, at) { 170.0 } else { 60.0 }) + ((picture * 7 + at) * 31 % 23) as f32
@@ -304,7 +304,7 @@ fn beats_are_trained_on_attacked_and_written_back_in_their_own_steps() {
         wfdb::write(&records, &wfdb::Record { name: name.to_owned(), frequency: 90.0, signals: vec![signal] }).unwrap();
         let beat = |beat: u64| wfdb::Annotation {
             sample: 90 * beat + 45,
-            code: if beat % 2 == 0 { 1 } else { 5 },
+            code: if beat.is_multiple_of(2) { 1 } else { 5 },
             text: String::new(),
         };
         let beats: Vec<_> = (0..14).map(beat).collect();

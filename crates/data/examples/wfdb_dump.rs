@@ -10,7 +10,8 @@ const LIMIT: u64 = 1 << 28;
 fn digest(values: impl Iterator<Item = i64>) -> String {
     let mut hasher = Sha256::new();
     values.for_each(|value| hasher.update(value.to_le_bytes()));
-    hasher.finalize().iter().take(8).map(|byte| format!("{byte:02x}")).collect()
+    let start = hasher.finalize().iter().take(8).fold(0, |number: u64, byte| number << 8 | u64::from(*byte));
+    format!("{start:016x}")
 }
 
 fn files(folder: &Path, found: &mut Vec<PathBuf>) {

@@ -16,6 +16,8 @@
 //! Values are in the unit of the signals (mV). All signals must be stored alike: one gain, baseline and format.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
+use std::io::Write as _;
 use std::path::Path;
 
 use nocebo_core::{Domain, DomainConfig, Field, Label, Samples, Unit};
@@ -45,7 +47,7 @@ const DS2: [&str; 22] = [
 
 /// Whether a folder holds WFDB records.
 pub fn is_layout(path: &Path) -> bool {
-    entries(path, "").is_ok_and(|(_, files)| files.iter().any(|name| name.ends_with(".hea")))
+    entries(path, "").is_ok_and(|(_, files)| files.iter().any(|name| name.strip_suffix(".hea").is_some()))
 }
 
 /// Reads the beats of one split.
@@ -71,13 +73,15 @@ pub fn read(path: &Path, split: Split, options: &OpenOptions) -> Result<Dataset,
         let record = wfdb::read(&path.join(format!("{name}.hea")), limit)?;
         found.admit(&format!("{name}.hea"), &record)?;
         let marks = beats[name.as_str()].iter();
+        let first = index;
         let classed: Vec<(u64, usize)> = marks.filter_map(|mark| Some((mark.sample, class_of(mark)?))).collect();
+        index += classed.len() as u64;
         if splits[row] == split {
             // The names of common signals are known when all records have been seen.
             limit -= record.signals.iter().map(|signal| signal.samples.len() as u64).sum::<u64>();
-            found.taken.push((record, index, classed.clone(), patients[row].clone()));
+            let (beats, patient) = (classed, patients[row].clone());
+            found.taken.push(Taken { record, first, beats, patient });
         }
-        index += classed.len() as u64;
     }
     let data = found.cut(&folder, split)?;
     let (samples, labels, owners, domain, frequency, dropped) = data;
@@ -182,12 +186,22 @@ fn read_table(path: &Path) -> Result<BTreeMap<String, Line>, DataError> {
     Ok(lines)
 }
 
-/// What is common to all records, and the records of the wanted split: with the index of the first beat, beats and patient.
+/// A record of the wanted split.
+struct Taken {
+    record: Record,
+    /// Index of its first beat.
+    first: u64,
+    /// Frame and class of each beat.
+    beats: Vec<(u64, usize)>,
+    patient: String,
+}
+
+/// What is common to all records, and the records of the wanted split.
 #[derive(Default)]
 struct Found {
     like: Option<(f64, Signal)>,
     common: Vec<String>,
-    taken: Vec<(Record, u64, Vec<(u64, usize)>, String)>,
+    taken: Vec<Taken>,
 }
 
 type Cut = (Samples, Vec<Label>, Vec<String>, Domain, f64, usize);
@@ -240,7 +254,7 @@ impl Found {
         let domain = domain_of(&like, &shape)?;
         let (mut values, mut labels, mut owners, mut indices) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         let mut dropped = 0;
-        for (record, first, beats, patient) in &self.taken {
+        for Taken { record, first, beats, patient } in &self.taken {
             let named = |name: &String| record.signals.iter().find(|signal| signal.name == *name);
             let signals: Vec<&Signal> = self.common.iter().filter_map(named).collect();
             for (number, &(at, class)) in beats.iter().enumerate() {
@@ -368,9 +382,10 @@ pub fn write(path: &Path, data: &Dataset) -> Result<(), DataError> {
             wfdb::write(folder, record)?;
             wfdb::write_annotations(&folder.join(format!("{}.atr", record.name)), std::slice::from_ref(beat))?;
             let patient = data.patients().map_or(record.name.as_str(), |patients| patients[row].as_str());
-            table += &format!("{},{patient}\n", record.name);
+            // Writing to a string cannot fail.
+            let _ = writeln!(table, "{},\"{}\"", record.name, patient.replace('"', "\"\""));
         }
-        super::write_new_file(&folder.join(TABLE), |writer| std::io::Write::write_all(writer, table.as_bytes()))
+        super::write_new_file(&folder.join(TABLE), |writer| writer.write_all(table.as_bytes()))
     })
 }
 

@@ -189,6 +189,9 @@ fn texts(bytes: &[u8]) -> Vec<Annotation> {
     found
 }
 
+/// What a signal says in one field of the header.
+type Field = fn(&Signal) -> String;
+
 /// Writes the signals as plain EDF into the new file `path`; annotations are left out.
 ///
 /// # Errors
@@ -223,7 +226,6 @@ pub fn write(path: &Path, recording: &Recording) -> Result<(), DataError> {
     ] {
         put(text, width)?;
     }
-    type Field = fn(&Signal) -> String;
     let fields: [(Field, usize); 10] = [
         (|signal| signal.label.clone(), 16),
         (|_| String::new(), 80),

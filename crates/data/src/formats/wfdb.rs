@@ -13,6 +13,7 @@
 //! Source: WFDB Applications Guide, header(5), signal(5), annot(5) (Moody et al., PhysioNet). Where a format leaves bits unused they
 //! are ignored.
 
+use std::fmt::Write as _;
 use std::fs::{self, File};
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::Path;
@@ -63,9 +64,8 @@ impl Format {
     /// Bits of a stored sample.
     pub fn bits(self) -> u32 {
         match self {
-            Self::Differences => 16,
+            Self::Differences | Self::Big => 16,
             Self::Little(bytes) | Self::Offset(bytes) => 8 * bytes as u32,
-            Self::Big => 16,
             Self::Packed12 => 12,
             Self::Packed310 | Self::Packed311 => 10,
         }
@@ -114,7 +114,7 @@ impl Format {
             Self::Offset(_) => word(2 * sample) - (1 << 15),
             Self::Packed12 => {
                 let at = sample / 2 * 3;
-                let value = if sample % 2 == 0 { word(at) } else { byte(at + 2) | byte(at + 1) >> 4 << 8 };
+                let value = if sample.is_multiple_of(2) { word(at) } else { byte(at + 2) | byte(at + 1) >> 4 << 8 };
                 signed(value & 0xfff, 12)
             }
             Self::Packed310 => {
@@ -413,8 +413,10 @@ pub fn write(folder: &Path, record: &Record) -> Result<(), DataError> {
             return Err(refuse(format!("signal `{}`", signal.name)).into());
         }
         let sum = signal.samples.iter().fold(0i16, |sum, value| sum.wrapping_add(*value as i16));
-        header += &format!(
-            "{}.dat {number} {}({})/{} {} 0 {} {sum} 0 {}\n",
+        // Writing to a string cannot fail.
+        let _ = writeln!(
+            header,
+            "{}.dat {number} {}({})/{} {} 0 {} {sum} 0 {}",
             record.name,
             signal.gain,
             signal.baseline,
@@ -513,7 +515,7 @@ fn decode_annotations(bytes: &[u8], file: &str) -> Result<Vec<Annotation>, DataE
                 let end = at + usize::from(value);
                 let text = bytes.get(at..end).ok_or_else(cut)?;
                 if let Some(last) = found.last_mut() {
-                    last.text = String::from_utf8_lossy(text).trim_end_matches('\0').to_owned();
+                    String::from_utf8_lossy(text).trim_end_matches('\0').clone_into(&mut last.text);
                 }
                 at = end + usize::from(value % 2);
             }
