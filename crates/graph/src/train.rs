@@ -15,6 +15,7 @@ use rand::seq::SliceRandom;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
+use crate::edit::matches;
 use crate::executor::{Execution, Executor, Mode, no_gradient};
 use crate::value::{DeviceTensor, Value};
 use crate::{Device, Dimension, Error, Graph, GraphModel, Tensor};
@@ -66,7 +67,8 @@ pub struct TrainingConfig {
     pub patience: usize,
     /// Keep batch norm at its running statistics.
     pub freeze_batch_norm: bool,
-    /// Parameters whose names begin with one of these stay as they are.
+    /// Parameters whose names are of one of these forms stay as they are; `*` stands for any characters, `?` for one. Each
+    /// form must fit a parameter.
     pub frozen: Vec<String>,
 }
 
@@ -220,7 +222,7 @@ impl Training<'_> {
         }
         let executor = Executor::new(graph.clone(), self.device)?;
         let learner = Learner { executor, config: self.config, spec: &spec, device: self.device };
-        let mut weights = Weights::of(&graph, &self.config.frozen);
+        let mut weights = Weights::of(&graph, &self.config.frozen)?;
         let rule =
             Rule { optimizer: self.config.optimizer, momentum: MOMENTUM, weight_decay: self.config.weight_decay };
         if weights.values.is_empty() {
@@ -633,17 +635,22 @@ pub(crate) struct Weights {
 }
 
 impl Weights {
-    pub(crate) fn of(graph: &Graph, frozen: &[String]) -> Self {
-        let free = |name: &&str| !frozen.iter().any(|start| name.starts_with(start.as_str()));
-        let values: BTreeMap<String, Vec<f32>> = graph
-            .parameters()
+    pub(crate) fn of(graph: &Graph, frozen: &[String]) -> Result<Self, Error> {
+        let parameters = graph.parameters();
+        if let Some(unused) = frozen.iter().find(|form| !parameters.iter().any(|name| matches(form, name))) {
+            let examples: Vec<&str> = parameters.iter().take(3).copied().collect();
+            let got = format!("`{unused}`, which fits none of {}, ...", examples.join(", "));
+            return Err(nocebo_core::Error::invalid("frozen", "the form of a parameter's name", got).into());
+        }
+        let free = |name: &&str| !frozen.iter().any(|form| matches(form, name));
+        let values: BTreeMap<String, Vec<f32>> = parameters
             .into_iter()
             .filter(free)
             .map(|name| (name.to_owned(), graph.constants[name].to_f32().into_owned()))
             .collect();
         let zeros: BTreeMap<String, Vec<f32>> =
             values.iter().map(|(name, values)| (name.clone(), vec![0.0; values.len()])).collect();
-        Self { values, first: zeros.clone(), second: zeros, steps: 0 }
+        Ok(Self { values, first: zeros.clone(), second: zeros, steps: 0 })
     }
 
     pub(crate) fn write_to(&self, graph: &mut Graph) -> Result<(), Error> {
@@ -777,7 +784,7 @@ mod tests {
         let config = TrainingConfig {
             epochs: 1,
             batch_size: 16,
-            frozen: vec!["conv1".to_owned()],
+            frozen: vec!["conv1.*".to_owned()],
             shift: 1,
             flip: true,
             ..TrainingConfig::default()
@@ -790,6 +797,12 @@ mod tests {
         assert_eq!(one.graph.constants["conv1.weight"], start.constants["conv1.weight"]);
         assert_ne!(one.graph.constants["conv2.weight"], start.constants["conv2.weight"]);
         assert_ne!(one.graph.constants["bn1.running_mean"], start.constants["bn1.running_mean"]);
+        let config = TrainingConfig { freeze_batch_norm: true, frozen: vec!["*.bias".to_owned()], ..config };
+        let three = train("small-cnn", &spec, &config).unwrap();
+        for (name, constant) in &start.constants {
+            let trained = name.ends_with(".weight");
+            assert_eq!(three.graph.constants[name] != *constant, trained, "{name}");
+        }
     }
 
     #[test]
@@ -842,7 +855,8 @@ mod tests {
             TrainingConfig { epochs: 0, ..TrainingConfig::default() },
             TrainingConfig { batch_size: 1, ..TrainingConfig::default() },
             TrainingConfig { learning_rate: f32::NAN, ..TrainingConfig::default() },
-            TrainingConfig { frozen: vec![String::new()], ..TrainingConfig::default() },
+            TrainingConfig { frozen: vec!["*".to_owned()], ..TrainingConfig::default() },
+            TrainingConfig { frozen: vec!["conv9.*".to_owned()], ..TrainingConfig::default() },
         ] {
             assert!(train("mlp", &two, &config).is_err(), "{config:?}");
         }

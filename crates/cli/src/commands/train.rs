@@ -32,6 +32,8 @@ impl Schedule {
             crop: self.crop,
             balanced: self.balanced,
             patience: self.patience,
+            freeze_batch_norm: self.freeze_batch_norm,
+            frozen: self.freeze.clone(),
             ..TrainingConfig::default()
         }
     }
