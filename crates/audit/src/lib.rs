@@ -12,11 +12,15 @@ pub mod findings;
 pub mod folder;
 pub mod gate;
 pub mod metrics;
+pub mod protocol;
 pub mod rate;
+pub mod recipe;
 pub mod records;
 pub mod report;
 pub mod request;
 
+mod auc;
+mod bootstrap;
 mod digest;
 mod probe;
 mod watch;
@@ -25,6 +29,7 @@ mod watch;
 mod toy;
 
 pub use audit::{Audit, Evaluation, Example, evaluate, run};
+pub use auc::Auc;
 pub use cell::{Attacked, Cell, Clean};
 pub use digest::sha256_of_file;
 pub use error::AuditError;
@@ -33,7 +38,9 @@ pub use findings::{Finding, Status};
 pub use folder::AuditFolder;
 pub use gate::{Gate, GateResult};
 pub use metrics::{CellSummary, DecisionMetrics, ThreatResult, WorstCase};
+pub use protocol::{Plan, Protocol};
 pub use rate::Rate;
+pub use recipe::Recipe;
 pub use report::{ReportEntry, html as report_html};
 pub use request::{
     AttackEntry, AuditData, AuditGoal, AuditRequest, AuditSettings, CONTROL, InputFile, Provenance, Threat,
