@@ -218,6 +218,9 @@ pub fn infos() -> impl Iterator<Item = AttackInfo> {
 /// # Ok::<(), nocebo_core::Error>(())
 /// ```
 pub fn build(name: &str, settings: toml::Table) -> Result<Box<dyn Attack>, Error> {
+    if learns(name) {
+        return Err(Error::unsupported(format!("attack `{name}` here"), "it must learn from samples first"));
+    }
     Ok((find(CATALOGUE, name)?.make)(settings)?.attack)
 }
 
@@ -227,10 +230,16 @@ pub fn build(name: &str, settings: toml::Table) -> Result<Box<dyn Attack>, Error
 ///
 /// As [`build`].
 pub fn resolve(name: &str, settings: toml::Table) -> Result<toml::Table, Error> {
-    match find(FIT_CATALOGUE, name) {
-        Ok(entry) => Ok((entry.make)(settings)?.settings),
-        Err(_) => Ok((find(CATALOGUE, name)?.make)(settings)?.settings),
+    if learns(name) {
+        Ok((find(FIT_CATALOGUE, name)?.make)(settings)?.settings)
+    } else {
+        Ok((find(CATALOGUE, name)?.make)(settings)?.settings)
     }
+}
+
+/// Whether the attack of this name must learn from samples first.
+pub fn learns(name: &str) -> bool {
+    fit_infos().any(|info| info.name == name)
 }
 
 /// What each attack that learns from samples first is, in the order of the catalogue.
@@ -255,7 +264,7 @@ pub fn build_fit(name: &str, settings: toml::Table) -> Result<Box<dyn FitAttack>
 
 fn find<A: ?Sized>(catalogue: &'static [Entry<A>], name: &str) -> Result<&'static Entry<A>, Error> {
     catalogue.iter().find(|entry| entry.info.name == name).ok_or_else(|| {
-        let known = catalogue.iter().map(|entry| entry.info.name).collect::<Vec<_>>().join(", ");
+        let known = infos().chain(fit_infos()).map(|info| info.name).collect::<Vec<_>>().join(", ");
         Error::unsupported(format!("attack `{name}`"), format!("known attacks are {known}"))
     })
 }
@@ -279,6 +288,8 @@ mod tests {
         }
         assert_eq!(resolve("pgd", toml::toml! { steps = 3 }).unwrap()["restarts"].as_integer(), Some(1));
         let message = build("pdg", toml::Table::new()).err().unwrap().to_string();
-        assert!(message.contains("`pdg`") && message.contains("pgd"), "{message}");
+        assert!(message.contains("`pdg`") && message.contains("pgd") && message.contains("uap"), "{message}");
+        let message = build("uap", toml::Table::new()).err().unwrap().to_string();
+        assert!(message.contains("learn"), "{message}");
     }
 }

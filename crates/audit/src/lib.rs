@@ -22,6 +22,7 @@ pub mod request;
 mod auc;
 mod bootstrap;
 mod digest;
+mod epsilon;
 mod probe;
 mod watch;
 
@@ -43,5 +44,6 @@ pub use rate::Rate;
 pub use recipe::Recipe;
 pub use report::{ReportEntry, html as report_html};
 pub use request::{
-    AttackEntry, AuditData, AuditGoal, AuditRequest, AuditSettings, CONTROL, InputFile, Provenance, Threat,
+    AttackEntry, AuditData, AuditGoal, AuditRequest, AuditSettings, CONTROL, InputFile, LearnedFrom, LearningSet,
+    Provenance, Threat,
 };

@@ -4,7 +4,7 @@ use nocebo_core::{Domain, Label, Norm, Queries, has_finding};
 use serde::{Deserialize, Serialize};
 
 use crate::cell::{Attacked, Cell, Clean};
-use crate::{Rate, Threat};
+use crate::{Rate, Threat, epsilon};
 
 /// How often one class or finding is seen where it is, and not seen where it is not.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
@@ -140,7 +140,8 @@ pub struct WorstCase {
 pub struct ThreatResult {
     /// Norm of a change.
     pub norm: Norm,
-    /// Greatest change, in the unit of the data.
+    /// Greatest change, in the unit of the data; infinity for no limit but the bounds, `inf` in files.
+    #[serde(with = "epsilon")]
     pub epsilon: f32,
     /// The same in words, with its relation to the range of the data.
     pub budget: String,
@@ -309,6 +310,9 @@ pub fn budget_in_words(norm: Norm, epsilon: f32, domain: &Domain) -> String {
     let unit = domain.unit().symbol();
     let (budget, elements) = (f64::from(epsilon), domain.elements() as f64);
     let range = f64::from(domain.range());
+    if epsilon.is_infinite() {
+        return format!("no limit but the bounds of the data, {range} {unit} apart");
+    }
     let percent = |share: f64| format!("{} %", significant(100.0 * share));
     match norm {
         Norm::Linf => format!("at most {epsilon} {unit} an element, {} of the range", percent(budget / range)),

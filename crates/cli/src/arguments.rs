@@ -66,7 +66,7 @@ pub(crate) struct Demo {
 }
 
 /// Which part of a data set.
-#[derive(Clone, Copy, Debug, ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum SplitName {
     /// Training samples.
     Train,
@@ -178,6 +178,13 @@ pub(crate) struct Samples {
     /// Samples an attack works on at a time; changes memory and speed, not results.
     #[arg(long, default_value_t = 64)]
     pub(crate) batch_size: usize,
+    /// Part of the data that attacks such as uap learn from, never the part under attack; by default train, or validation
+    /// where train is under attack.
+    #[arg(long, value_enum)]
+    pub(crate) learn_from: Option<SplitName>,
+    /// Samples that such attacks learn from, drawn at random, stratified by class; 0 for all.
+    #[arg(long, default_value_t = 256)]
+    pub(crate) learning_samples: usize,
 }
 
 /// Arguments of `audit`.
@@ -185,7 +192,8 @@ pub(crate) struct Samples {
 pub(crate) struct Audit {
     #[command(flatten)]
     pub(crate) samples: Samples,
-    /// Norm and epsilons, such as `linf:0.5,1,2,4,8` or `l2:0.1sd`; may be repeated.
+    /// Norm and epsilons, such as `linf:0.5,1,2,4,8`, `l2:0.1sd`, or `linf:inf` for no limit but the bounds; may be
+    /// repeated.
     #[arg(long, required = true)]
     pub(crate) threat: Vec<ThreatSpec>,
     /// Attacks, separated by commas; settings may follow a name: `pgd(steps=20,restarts=2)`.
@@ -210,7 +218,7 @@ pub(crate) struct Attack {
     /// Attack, with settings if any: `pgd(steps=20)`.
     #[arg(long, default_value = "pgd")]
     pub(crate) attack: String,
-    /// Norm and one epsilon, such as `linf:4`.
+    /// Norm and one epsilon, such as `linf:4`, or `linf:inf` for no limit but the bounds.
     #[arg(long)]
     pub(crate) threat: ThreatSpec,
     /// New folder for the perturbed samples.

@@ -1,7 +1,9 @@
 //! Models, data, devices, attacks and threats as the commands need them.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
+use nocebo_attacks::fit::FitAttack;
 use nocebo_core::{Attack, Domain, ModelSpec, Norm, Seed, Task, ThreatModel, ThreatSpec};
 use nocebo_data::{DataError, Dataset, OpenOptions, Split};
 use nocebo_graph::{Device, Graph, GraphModel, onnx};
@@ -138,7 +140,31 @@ pub(crate) fn threat(threat: &ThreatSpec, domain: &Domain, standard_deviation: f
 pub(crate) struct NamedAttack {
     pub(crate) name: String,
     pub(crate) settings: toml::Table,
-    pub(crate) attack: Box<dyn Attack>,
+    pub(crate) attack: AnyAttack,
+}
+
+/// An attack that can run, or one that learns from samples first.
+pub(crate) enum AnyAttack {
+    Ready(Box<dyn Attack>),
+    Learns(Box<dyn FitAttack>),
+}
+
+/// Samples for attacks to learn from: of another part of the data, and none that is equal to one of `judged`.
+pub(crate) fn learning_set(samples: &Samples, judged: &Dataset, global: &Global) -> Result<Dataset, Failure> {
+    let usual = if samples.split == SplitName::Train { SplitName::Validation } else { SplitName::Train };
+    let part = samples.learn_from.unwrap_or(usual);
+    if part == samples.split {
+        return Err(Failure::usage("--learn-from: attacks may not learn from the part that is under attack (--split)"));
+    }
+    let all = data(&samples.data, part.into(), global)?;
+    let bits = |row: &[f32]| row.iter().map(|value| value.to_bits()).collect::<Vec<_>>();
+    let seen: BTreeSet<Vec<u32>> = judged.samples().rows().map(bits).collect();
+    let rows: Vec<usize> = (0..all.len()).filter(|&row| !seen.contains(&bits(all.samples().row(row)))).collect();
+    let others = if rows.len() == all.len() { all } else { all.select(&rows).or_usage()? };
+    match samples.learning_samples {
+        0 => Ok(others),
+        wanted => others.take(wanted.min(others.len()), Seed(global.seed).named("learn")).or_usage(),
+    }
 }
 
 /// Attacks from text such as `fgsm,pgd(steps=20,restarts=2)`.
@@ -163,7 +189,12 @@ fn attack(text: &str) -> Result<NamedAttack, Failure> {
         }
         None => (text, toml::Table::new()),
     };
-    let attack = nocebo_attacks::build(name.trim(), settings.clone()).or_usage()?;
+    let (name, table) = (name.trim(), settings.clone());
+    let attack = if nocebo_attacks::learns(name) {
+        AnyAttack::Learns(nocebo_attacks::build_fit(name, table).or_usage()?)
+    } else {
+        AnyAttack::Ready(nocebo_attacks::build(name, table).or_usage()?)
+    };
     Ok(NamedAttack { name: text.replace(' ', ""), settings, attack })
 }
 

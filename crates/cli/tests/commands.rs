@@ -97,9 +97,85 @@ fn attack_and_harden_write_what_they_say() {
 }
 
 #[test]
+fn attacks_that_learn_first_do_so_from_another_part_of_the_data() {
+    let folder = trained();
+    let path = folder.path();
+    let audit = "audit --model m.onnx --data phantoms.npz --threat linf:8 --learning-samples 24 --include-images 1 \
+                 --attacks uap(passes=2),patch(steps=4) --seed 1";
+    let mut records = Vec::new();
+    for (batch, threads) in [(64, 2), (5, 1)] {
+        let out = format!("audit-{batch}");
+        let shown = succeed(path, &format!("{audit} --batch-size {batch} --threads {threads} --out {out}"));
+        assert!(shown.contains("uap(passes=2)") && shown.contains("patch(steps=4)"), "{shown}");
+        records.push(fs::read(path.join(out).join("records.parquet")).unwrap());
+    }
+    assert!(records[0] == records[1]);
+    let summary = |out: &str| -> serde_json::Value {
+        serde_json::from_slice(&fs::read(path.join(out).join("audit.json")).unwrap()).unwrap()
+    };
+    let learned = &summary("audit-64")["attacks"][0]["learned_from"];
+    assert!(learned["samples"] == 24 && learned["name"].as_str().unwrap().contains("train"), "{learned}");
+    assert!(fs::read_to_string(path.join("audit-64/report.html")).unwrap().contains("learned from 24 samples"));
+
+    succeed(
+        path,
+        "audit --model m.onnx --data phantoms.npz --split train --samples 8 --threat linf:8 --attacks sgd-uap --out t",
+    );
+    let learned = &summary("t")["attacks"][0]["learned_from"];
+    assert!(learned["samples"] == 20 && learned["name"].as_str().unwrap().contains("validation"), "{learned}");
+
+    let attack = "attack --model m.onnx --data phantoms.npz --attack medical-uap --threat linf:8 --samples 6 --out a";
+    succeed(path, attack);
+    let written: serde_json::Value = serde_json::from_slice(&fs::read(path.join("a/attack.json")).unwrap()).unwrap();
+    assert_eq!(written["learned_from"]["samples"], 80, "{written}");
+    for part in ["test", "train --split train"] {
+        let (code, _, error) = nocebo(path, &format!("{attack}2 --learn-from {part}"));
+        assert!(code == 2 && error.contains("--learn-from"), "{error}");
+    }
+}
+
+#[test]
+fn an_infinite_epsilon_is_the_bounds_alone() {
+    let folder = trained();
+    let path = folder.path();
+    let audit = "audit --model m.onnx --data phantoms.npz --samples 12 --threat linf:1,inf --threat l2:inf --seed 1 --out audit \
+                 --attacks fgsm,pgd(steps=10),ddn,affine(steps=4)";
+    let output = Command::cargo_bin("nocebo")
+        .unwrap()
+        .current_dir(path)
+        .args(audit.split_whitespace())
+        .args(["--require", "attack_success_rate(linf:inf) >= 0.5", "--require", "robust_accuracy(l2:inf) <= 0.9"])
+        .output()
+        .unwrap();
+    let (out, error) = (String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap());
+    assert!(output.status.success(), "{out}\n{error}");
+    assert!(
+        out.contains("linf:inf grey levels") && out.contains("gate attack_success_rate(linf:inf) >= 0.5: met"),
+        "{out}"
+    );
+    let summary: serde_json::Value = serde_json::from_slice(&fs::read(path.join("audit/audit.json")).unwrap()).unwrap();
+    assert_eq!(summary["settings"]["threats"][0]["epsilons"], serde_json::json!([1.0, "inf"]));
+    let unlimited = &summary["threats"][1];
+    assert_eq!(unlimited["epsilon"], "inf");
+    for cell in unlimited["cells"].as_array().unwrap() {
+        assert!(cell["not_finite"] == 0 && cell["outside_threat"] == 0, "{cell}");
+    }
+    let report = fs::read_to_string(path.join("audit/report.html")).unwrap();
+    assert!(report.contains("no limit but the bounds of the data, 255 grey levels apart"));
+    assert!(!report.contains("NaN") && report.contains("linf:inf"));
+
+    let attack =
+        "attack --model m.onnx --data phantoms.npz --attack st-adv(steps=5) --threat l2:inf --samples 4 --out moved";
+    succeed(path, attack);
+    assert!(fs::read_to_string(path.join("moved/attack.json")).unwrap().contains("\"epsilon\": \"inf\""));
+}
+
+#[test]
 fn attacks_are_listed_with_their_settings_and_the_doctor_is_content() {
     let folder = tempfile::tempdir().unwrap();
-    assert!(succeed(folder.path(), "attacks").contains("Projected gradient descent"));
+    let listed = succeed(folder.path(), "attacks");
+    assert!(listed.contains("Projected gradient descent") && listed.contains("learns first"), "{listed}");
+    assert!(succeed(folder.path(), "attacks upset").contains("# UPSET"));
     assert!(succeed(folder.path(), "attacks pgd").contains("relative_step_size = "));
     assert!(!succeed(folder.path(), "doctor").contains("FAILED"));
 }

@@ -99,7 +99,9 @@ pub trait Attack: Send + Sync {
 
     /// Perturbs `inputs` (`[batch, elements]`, in the unit of the threat model's domain) to reach `goal`.
     ///
-    /// The clean samples are queried once; those that reach the goal already are returned unchanged, as a success.
+    /// The clean samples are queried once; those that reach the goal already are returned unchanged, as a success. An
+    /// infinite epsilon reaches an attack that uses its whole budget as the least finite one that allows as much
+    /// ([`ThreatModel::finite`]).
     ///
     /// # Errors
     ///
@@ -138,11 +140,12 @@ pub trait Attack: Send + Sync {
         }
         let rows: Vec<usize> = (0..inputs.len()).filter(|&row| !success[row]).collect();
         if !rows.is_empty() && threat.query_limit().is_none_or(|limit| limit > 1) {
+            let threat = if info.minimum_norm { threat.clone() } else { threat.clone().finite() };
             let problem = AttackProblem {
                 oracle: &oracle,
                 inputs: &inputs.select(&rows),
                 goal: &goal.select(&rows),
-                threat,
+                threat: &threat,
                 seed: seed.named(info.name),
             };
             let found = self.perturb(&problem)?;

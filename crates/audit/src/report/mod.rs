@@ -232,7 +232,10 @@ fn threat_text(audit: &Audit) -> String {
         .iter()
         .map(|attack| {
             let role = if attack.control { ", as control" } else { "" };
-            format!("<strong>{}</strong> ({}{role})", escape(&attack.name), escape(&attack.title))
+            let learned = attack.learned_from.as_ref().map_or_else(String::new, |set| {
+                format!(", learned from {} samples of {}", set.samples, escape(&set.name))
+            });
+            format!("<strong>{}</strong> ({}{learned}{role})", escape(&attack.name), escape(&attack.title))
         })
         .collect();
     let mut text = "<dl class=\"facts\">\n".to_owned();
@@ -292,6 +295,9 @@ fn threat_text(audit: &Audit) -> String {
 fn curves(page: &mut String, entries: &[ReportEntry<'_>]) {
     page.push_str("<section>\n<h2>Robustness over budget</h2>\n<div class=\"charts\">\n");
     for norm in norms(entries) {
+        if entries.iter().all(|entry| on_axis(entry.audit, norm).next().is_none()) {
+            continue;
+        }
         if entries.len() > 1 {
             let curves: Vec<Curve> = entries
                 .iter()
@@ -695,9 +701,13 @@ fn norms(entries: &[ReportEntry<'_>]) -> Vec<Norm> {
 /// (budget, share) of one rate at each budget of a norm, from the clean samples on.
 fn curve(audit: &Audit, norm: Norm, of: impl Fn(&ThreatResult) -> Option<Rate>) -> Vec<(f64, f64)> {
     let start = (0.0, audit.data.attacked as f64 / audit.data.in_scope.max(1) as f64);
-    let measured = audit.threats.iter().filter(|threat| threat.norm == norm && threat.epsilon > 0.0);
-    let points = measured.filter_map(|threat| Some((f64::from(threat.epsilon), of(threat)?.value?)));
+    let points = on_axis(audit, norm).filter_map(|threat| Some((f64::from(threat.epsilon), of(threat)?.value?)));
     std::iter::once(start).chain(points).collect()
+}
+
+/// The budgets of a norm that have a place on an axis: an infinite one stands in the tables only.
+fn on_axis(audit: &Audit, norm: Norm) -> impl Iterator<Item = &ThreatResult> {
+    audit.threats.iter().filter(move |threat| threat.norm == norm && threat.epsilon > 0.0 && threat.epsilon.is_finite())
 }
 
 fn worst_case(audit: &Audit, norm: Norm) -> Vec<(f64, f64)> {
@@ -706,8 +716,7 @@ fn worst_case(audit: &Audit, norm: Norm) -> Vec<(f64, f64)> {
 
 fn band(audit: &Audit, norm: Norm) -> Vec<(f64, f64, f64)> {
     let start = Rate::new(audit.data.attacked, audit.data.in_scope);
-    let measured = audit.threats.iter().filter(|threat| threat.norm == norm && threat.epsilon > 0.0);
-    let rates = measured.map(|threat| (f64::from(threat.epsilon), threat.worst_case.robust_accuracy));
+    let rates = on_axis(audit, norm).map(|threat| (f64::from(threat.epsilon), threat.worst_case.robust_accuracy));
     std::iter::once((0.0, start)).chain(rates).map(|(budget, rate)| (budget, rate.lower, rate.upper)).collect()
 }
 

@@ -16,7 +16,7 @@ pub(crate) fn run(arguments: &Attacks) -> Result<(), Failure> {
 }
 
 fn list() {
-    for info in nocebo_attacks::infos() {
+    for info in nocebo_attacks::infos().chain(nocebo_attacks::fit_infos()) {
         let norms: Vec<String> = info.norms.iter().map(ToString::to_string).collect();
         let knowledge = match info.knowledge {
             Knowledge::None => "nothing",
@@ -24,7 +24,11 @@ fn list() {
             Knowledge::Scores => "scores",
             Knowledge::Gradients => "gradients",
         };
-        let kind = if info.minimum_norm { "minimum norm" } else { "fixed budget" };
+        let kind = match (nocebo_attacks::learns(info.name), info.minimum_norm) {
+            (true, _) => "learns first",
+            (false, true) => "minimum norm",
+            (false, false) => "fixed budget",
+        };
         println!(
             "{:<18} {:<11} {:<16} {knowledge:<10} {kind:<13} {}",
             info.name,
@@ -37,7 +41,7 @@ fn list() {
 
 fn show(name: &str) -> Result<(), Failure> {
     let settings = nocebo_attacks::resolve(name, toml::Table::new()).or_usage()?;
-    if let Some(info) = nocebo_attacks::infos().find(|info| info.name == name) {
+    if let Some(info) = nocebo_attacks::infos().chain(nocebo_attacks::fit_infos()).find(|info| info.name == name) {
         println!("# {} ({})", info.title, info.source);
     }
     print!("{settings}");

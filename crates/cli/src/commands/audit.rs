@@ -1,18 +1,19 @@
 //! `nocebo audit`.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use indicatif::ProgressBar;
 use nocebo_audit::{
     AttackEntry, Audit as Results, AuditData, AuditError, AuditRequest, AuditSettings, CONTROL, Evaluation, Event,
-    InputFile, Observer, Provenance, Rate, Status, Threat,
+    InputFile, LearningSet, Observer, Provenance, Rate, Status, Threat,
 };
 use nocebo_core::{DifferentiableModel, Error, Seed};
 use nocebo_data::Dataset;
 
 use crate::arguments::{Audit, Global};
 use crate::failure::{Failure, Kind, OrFail};
-use crate::load;
+use crate::load::{self, AnyAttack, NamedAttack};
 use crate::progress::bar;
 
 pub(crate) fn run(arguments: &Audit, global: &Global) -> Result<(), Failure> {
@@ -41,8 +42,14 @@ pub(crate) fn run(arguments: &Audit, global: &Global) -> Result<(), Failure> {
         command: Some(command_line()),
         ..provenance(global)
     };
-    let evaluation =
-        audit((&model, &data, Some(deviation)), &arguments.attacks, &settings, &provenance, &arguments.out, global)?;
+    let named = load::attacks(&arguments.attacks)?;
+    let learning = if named.iter().any(|named| matches!(named.attack, AnyAttack::Learns(_))) {
+        Some(load::learning_set(&arguments.samples, &data, global)?)
+    } else {
+        None
+    };
+    let entries = entries(named, learning.as_ref())?;
+    let evaluation = audit((&model, &data, Some(deviation)), &entries, &settings, &provenance, &arguments.out, global)?;
     print_summary(&evaluation.audit);
     println!("wrote {}", arguments.out.display());
     let failed: Vec<String> =
@@ -54,27 +61,41 @@ pub(crate) fn run(arguments: &Audit, global: &Global) -> Result<(), Failure> {
     }
 }
 
-/// Runs an audit with progress; the noise control is always among the attacks.
-pub(crate) fn audit(
-    (model, data, standard_deviation): (&dyn DifferentiableModel, &Dataset, Option<f32>),
-    attacks: &str,
-    settings: &AuditSettings,
-    provenance: &Provenance,
-    folder: &Path,
-    global: &Global,
-) -> Result<Evaluation, Failure> {
-    let mut named = load::attacks(attacks)?;
+/// The attacks of an audit, the noise control always among them. Those that learn first do so from `learning`.
+pub(crate) fn entries(mut named: Vec<NamedAttack>, learning: Option<&Dataset>) -> Result<Vec<AttackEntry>, Failure> {
     if named.is_empty() {
         return Err(Failure::usage("--attacks names no attack"));
     }
     if !named.iter().any(|attack| attack.name == CONTROL) {
         named.extend(load::attacks(CONTROL)?);
     }
+    let set =
+        learning.map(|data| Arc::new(LearningSet::new(data.source(), data.samples().clone(), data.labels().to_vec())));
     let mut entries = Vec::new();
-    for attack in named {
-        let settings = serde_json::to_value(&attack.settings).or_usage()?;
-        entries.push(AttackEntry::new(attack.name, settings, attack.attack));
+    for NamedAttack { name, settings, attack } in named {
+        let settings = serde_json::to_value(&settings).or_usage()?;
+        entries.push(match (attack, &set) {
+            (AnyAttack::Ready(attack), _) => AttackEntry::new(name, settings, attack),
+            (AnyAttack::Learns(attack), Some(set)) => AttackEntry::learning(name, settings, attack, Arc::clone(set)),
+            (AnyAttack::Learns(_), None) => {
+                return Err(Failure::usage(format!(
+                    "attack `{name}` learns first, and there is nothing to learn from"
+                )));
+            }
+        });
     }
+    Ok(entries)
+}
+
+/// Runs an audit with progress.
+pub(crate) fn audit(
+    (model, data, standard_deviation): (&dyn DifferentiableModel, &Dataset, Option<f32>),
+    attacks: &[AttackEntry],
+    settings: &AuditSettings,
+    provenance: &Provenance,
+    folder: &Path,
+    global: &Global,
+) -> Result<Evaluation, Failure> {
     let data = AuditData {
         name: data.source().to_owned(),
         samples: data.samples().clone(),
@@ -84,7 +105,7 @@ pub(crate) fn audit(
         patients: data.patients().map(pseudonyms),
         standard_deviation,
     };
-    let request = AuditRequest { model, data: &data, attacks: &entries, settings, provenance };
+    let request = AuditRequest { model, data: &data, attacks, settings, provenance };
     let bar = Bar(bar(global, 0));
     let evaluation = nocebo_audit::run(request, folder, &bar);
     bar.0.finish_and_clear();

@@ -7,7 +7,7 @@ use nocebo_data::{Dataset, Split, formats::npz};
 use nocebo_graph::GraphModel;
 use nocebo_graph::train::TrainingConfig;
 
-use super::audit::{audit, print_summary, provenance};
+use super::audit::{audit, entries, print_summary, provenance};
 use super::harden::harden;
 use super::train::{accuracy, build, save, train};
 use crate::arguments::{Demo, Global, HardenMethod};
@@ -81,12 +81,13 @@ pub(crate) fn run(arguments: &Demo, global: &Global) -> Result<(), Failure> {
         };
         let deviation = training.statistics().standard_deviation[0];
         let folder = out.join(format!("audit-{name}"));
-        let evaluation = audit((&model, test, Some(deviation)), ATTACKS, &settings, &origin, &folder, global)?;
+        let attacks = entries(load::attacks(ATTACKS)?, None)?;
+        let evaluation = audit((&model, test, Some(deviation)), &attacks, &settings, &origin, &folder, global)?;
         println!("{name}: test accuracy {:.4}", accuracy(&model, test).or_incomplete()?);
         print_summary(&evaluation.audit);
         evaluations.push(evaluation);
     }
-    let entries: Vec<ReportEntry<'_>> = evaluations
+    let compared: Vec<ReportEntry<'_>> = evaluations
         .iter()
         .map(|evaluation| ReportEntry {
             name: &evaluation.audit.model.name,
@@ -94,7 +95,7 @@ pub(crate) fn run(arguments: &Demo, global: &Global) -> Result<(), Failure> {
             examples: &evaluation.examples,
         })
         .collect();
-    let report = nocebo_audit::report_html(&entries).or_incomplete()?;
+    let report = nocebo_audit::report_html(&compared).or_incomplete()?;
     let path = out.join("report.html");
     nocebo_core::write_file(&path, report.as_bytes()).or_incomplete()?;
     println!("wrote {}", path.display());
