@@ -1,5 +1,6 @@
 //! Area under the receiver operating characteristic.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::bootstrap::Bootstrap;
@@ -7,8 +8,8 @@ use crate::bootstrap::Bootstrap;
 /// How well a score tells samples with a finding from those without: the share of pairs that it orders rightly, ties
 /// counting half, with a 95 % bootstrap interval over patients (samples, where no patient has two).
 ///
-/// Source: Mann & Whitney, Ann. Math. Stat. 18 (1947) 50–60; Hanley & McNeil, Radiology 143 (1982) 29–36.
-#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Serialize)]
+/// Source: Mann & Whitney, Ann. Math. Stat. 18 (1947) 50–60.
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
 pub struct Auc {
     /// The area; 0.5 is chance.
     pub value: f64,

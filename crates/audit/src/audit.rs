@@ -4,16 +4,19 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::Instant;
 
-use nocebo_core::{Domain, Knowledge, Label, Norm, Samples, Seed, Task};
+use nocebo_core::{Domain, Knowledge, Label, Norm, Samples, Seed, Task, has_finding};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::bootstrap::Bootstrap;
 use crate::cell::{Cell, Clean};
 use crate::digest::sha256;
 use crate::evaluate::{self, Observer, RunTime, Skipped};
 use crate::findings::{Evidence, Finding, Status, findings};
-use crate::folder::{AuditFolder, RECORDS, REPORT, SUMMARY};
+use crate::folder::{AuditFolder, JUNIT, MARKDOWN, MODEL_CARD, RECORDS, REPORT, RESOLVED, SUMMARY};
 use crate::gate::{Gate, GateResult};
-use crate::metrics::{DecisionMetrics, Subjects, ThreatResult};
+use crate::metrics::{DecisionMetrics, LeastChanges, Subgroup, Subjects, ThreatResult};
+use crate::outputs;
 use crate::probe::{probe, probe_afterwards};
 use crate::records::{self, RecordSubjects};
 use crate::report::{self, ReportEntry};
@@ -25,7 +28,7 @@ const SCHEMA: u32 = 1;
 
 /// Results of an audit: what `audit.json` holds. Everything but [`Audit::timings`], [`Audit::run`] and
 /// [`Audit::provenance`] is the same whenever the same audit is repeated.
-#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+#[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
 pub struct Audit {
     /// Version of this layout.
     pub schema: u32,
@@ -45,8 +48,14 @@ pub struct Audit {
     pub skipped: Vec<Skipped>,
     /// Decisions on the clean samples.
     pub clean: DecisionMetrics,
+    /// Each subgroup of the clean samples.
+    #[serde(default)]
+    pub clean_subgroups: Vec<Subgroup>,
     /// Share of the samples that have the most frequent label.
     pub majority_share: f64,
+    /// The least change that any attack found for each sample, in each norm.
+    #[serde(default)]
+    pub least_changes: Vec<LeastChanges>,
     /// Results for each norm and budget, budgets ascending.
     pub threats: Vec<ThreatResult>,
     /// Whether nothing was found that makes the evaluation weaker than it should be.
@@ -66,18 +75,19 @@ pub struct Audit {
 }
 
 /// A model in results.
-#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+#[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
 pub struct ModelSummary {
     /// Its name.
     pub name: String,
     /// What it decides.
+    #[schemars(with = "serde_json::Value")]
     pub task: Task,
     /// Names of the classes or findings.
     pub class_names: Vec<String>,
 }
 
 /// Samples in results.
-#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+#[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
 pub struct DataSummary {
     /// Name of the data set.
     pub name: String,
@@ -101,10 +111,16 @@ pub struct DataSummary {
     pub resolution: f32,
     /// Elements that an attack may change.
     pub mutable_elements: usize,
+    /// What was left out or assumed while the data were read.
+    #[serde(default)]
+    pub notes: Vec<String>,
+    /// Samples of each class or finding.
+    #[serde(default)]
+    pub class_counts: Vec<usize>,
 }
 
 /// Settings in results.
-#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+#[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
 pub struct ResolvedSettings {
     /// What the attacker may change.
     pub threats: Vec<Threat>,
@@ -113,15 +129,26 @@ pub struct ResolvedSettings {
     /// Class or finding that false negatives and false positives are counted for.
     pub finding: Option<usize>,
     /// Seed of all randomness.
+    #[schemars(with = "u64")]
     pub seed: Seed,
     /// Forward passes allowed a sample.
     pub query_limit: Option<u32>,
     /// Conditions.
+    #[schemars(with = "Vec<String>")]
     pub gates: Vec<Gate>,
+    /// What the set of attacks is called.
+    #[serde(default)]
+    pub protocol: Option<String>,
+    /// Where the attacker reaches the input.
+    #[serde(default)]
+    pub channel: Option<String>,
+    /// Why the budgets were chosen.
+    #[serde(default)]
+    pub justification: Option<String>,
 }
 
 /// An attack in results.
-#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+#[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
 pub struct AttackSummary {
     /// Its name in this audit.
     pub name: String,
@@ -145,7 +172,7 @@ pub struct AttackSummary {
 }
 
 /// Settings that do not change results.
-#[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
 pub struct RunSettings {
     /// Samples in one call of the model.
     pub batch_size: usize,
@@ -154,7 +181,7 @@ pub struct RunSettings {
 }
 
 /// Times of an audit.
-#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+#[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
 pub struct Timings {
     /// Seconds from start to end of this run; cells found finished cost nothing here.
     pub total_seconds: f64,
@@ -212,14 +239,23 @@ pub struct Evaluation {
 pub fn run(request: AuditRequest<'_>, folder: &Path, observer: &dyn Observer) -> Result<Evaluation, AuditError> {
     let checked = Checked::new(request)?;
     let folder = AuditFolder::open(folder)?;
+    if let Some(recipe) = &request.provenance.recipe {
+        folder.write(RESOLVED, recipe.as_bytes())?;
+    }
     let evaluation = carry_out(&checked, Some(&folder), observer)?;
     let entry =
         ReportEntry { name: &request.provenance.model, audit: &evaluation.audit, examples: &evaluation.examples };
     let html = report::html(&[entry])?;
     let mut json = serde_json::to_vec_pretty(&evaluation.audit).map_err(AuditError::encode("summary"))?;
     json.push(b'\n');
+    let audit = &evaluation.audit;
+    let mut card = serde_json::to_vec_pretty(&outputs::model_card(audit)).map_err(AuditError::encode("model card"))?;
+    card.push(b'\n');
     folder.write(RECORDS, &evaluation.records)?;
     folder.write(REPORT, html.as_bytes())?;
+    folder.write(JUNIT, outputs::junit(audit).as_bytes())?;
+    folder.write(MARKDOWN, outputs::markdown(audit).as_bytes())?;
+    folder.write(MODEL_CARD, &card)?;
     folder.write(SUMMARY, &json)?;
     Ok(evaluation)
 }
@@ -249,6 +285,11 @@ impl Audit {
         };
         let audit: Self = serde_json::from_slice(&bytes).map_err(|error| corrupt(error.to_string()))?;
         if audit.schema == SCHEMA { Ok(audit) } else { Err(corrupt(format!("layout {}", audit.schema))) }
+    }
+
+    /// JSON Schema of `audit.json` (draft 2020-12).
+    pub fn schema() -> serde_json::Value {
+        schemars::schema_for!(Self).to_value()
     }
 
     /// Whether every gate was met.
@@ -283,19 +324,27 @@ fn carry_out(
     let records = records::encode(RecordSubjects { data, clean: &clean }, &grid.cells.iter().collect::<Vec<_>>())?;
     let examples = examples(checked, &runs, &clean, &grid.cells)?;
 
+    let bootstrap = Bootstrap::new(data.labels.len(), data.patients.as_deref(), settings.seed);
+    let logits: Vec<Vec<f32>> = outputs.rows().map(<[f32]>::to_vec).collect();
     let subjects = Subjects {
         labels: &data.labels,
         clean: &clean,
+        outputs: &logits,
         class_names: &spec.class_names,
+        task: &spec.task,
+        goal: settings.goal,
         finding: checked.finding,
         domain: &data.domain,
+        groups: &data.groups,
+        bootstrap: &bootstrap,
     };
     let unlimited: Vec<&str> =
-        attacks.iter().filter(|entry| entry.info().minimum_norm).map(|entry| entry.name.as_str()).collect();
+        attacks.iter().filter(|entry| entry.is_unlimited()).map(|entry| entry.name.as_str()).collect();
     let decisions = subjects.clean_decisions();
     let threats = subjects.threats(&checked.threats, &grid.cells, &unlimited);
     let majority_share = evaluate::majority_share(&data.labels);
     let findings = findings(&Evidence {
+        task: &spec.task,
         attacks,
         cells: &grid.cells,
         clean: &clean,
@@ -324,11 +373,16 @@ fn carry_out(
             seed: settings.seed,
             query_limit: settings.query_limit,
             gates: settings.gates.clone(),
+            protocol: settings.protocol.clone(),
+            channel: settings.channel.clone(),
+            justification: settings.justification.clone(),
         },
         attacks: attacks.iter().map(attack_summary).collect(),
         skipped,
+        clean_subgroups: subjects.clean_subgroups(),
         clean: decisions,
         majority_share,
+        least_changes: subjects.least_changes(&checked.threats, &grid.cells),
         threats,
         evaluation_is_strong: !findings.iter().any(doubtful),
         findings,
@@ -357,6 +411,10 @@ fn data_summary(checked: &Checked<'_>, clean: &Clean) -> DataSummary {
         upper: domain.upper().iter().copied().fold(f32::NEG_INFINITY, f32::max),
         resolution: domain.resolution().iter().copied().fold(0.0, f32::max),
         mutable_elements: (0..domain.elements()).filter(|&element| domain.is_mutable(element)).count(),
+        notes: data.notes.clone(),
+        class_counts: (0..checked.request.model.spec().class_names.len())
+            .map(|class| data.labels.iter().filter(|label| has_finding(label, class)).count())
+            .collect(),
     }
 }
 
@@ -808,11 +866,10 @@ mod tests {
         assert_eq!(seen[0].0[..4], *b"PAR1");
     }
 
-    /// Stops before the cell with this number, and counts what is computed and what is restored.
+    /// Stops once so many cells have been started, and counts what is computed and what is restored.
     #[derive(Default)]
     struct Watch {
-        stop_before: Option<usize>,
-        asked: AtomicUsize,
+        stop_in: Option<usize>,
         started: AtomicUsize,
         restored: AtomicUsize,
         names: Mutex<Vec<String>>,
@@ -833,7 +890,7 @@ mod tests {
         }
 
         fn stop(&self) -> bool {
-            Some(self.asked.fetch_add(1, Ordering::Relaxed)) == self.stop_before
+            Some(self.started.load(Ordering::Relaxed)) == self.stop_in
         }
     }
 
@@ -848,7 +905,7 @@ mod tests {
         run(request, whole.path(), &()).unwrap();
 
         let folder = tempfile::tempdir().unwrap();
-        let watch = Watch { stop_before: Some(3), ..Watch::default() };
+        let watch = Watch { stop_in: Some(4), ..Watch::default() };
         let error = run(request, folder.path(), &watch).unwrap_err();
         let AuditError::Stopped { finished, total, missing } = &error else { panic!("{error}") };
         assert_eq!((*finished, *total), (3, 7));

@@ -4,6 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use nocebo_core::{Budget, Norm, ThreatSpec};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::metrics::{DecisionMetrics, ThreatResult};
@@ -142,7 +143,7 @@ impl FromStr for Gate {
 }
 
 /// What became of a gate.
-#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+#[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
 pub struct GateResult {
     /// The gate as it was written.
     pub gate: String,

@@ -6,6 +6,7 @@
 
 pub mod audit;
 pub mod cell;
+pub mod compare;
 pub mod error;
 pub mod evaluate;
 pub mod findings;
@@ -23,16 +24,18 @@ mod auc;
 mod bootstrap;
 mod digest;
 mod epsilon;
+mod outputs;
 mod probe;
 mod watch;
 
 #[cfg(test)]
 mod toy;
 
-pub use audit::{Audit, Evaluation, Example, evaluate, run};
 pub use auc::Auc;
+pub use audit::{Audit, Evaluation, Example, evaluate, run};
 pub use cell::{Attacked, Cell, Clean};
-pub use digest::sha256_of_file;
+pub use compare::{Comparison, compare};
+pub use digest::{sha256_of_file, sha256_of_folder};
 pub use error::AuditError;
 pub use evaluate::{Event, Observer};
 pub use findings::{Finding, Status};

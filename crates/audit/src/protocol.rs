@@ -251,10 +251,8 @@ mod tests {
             Task::Binary { threshold: 0.0 },
             Task::MultiLabel { thresholds: vec![0.0; 14] },
         ];
-        let mut lines: Vec<String> = tasks
-            .iter()
-            .map(|task| told(Protocol::Standard, task, AuditGoal::Untargeted, Norm::Linf))
-            .collect();
+        let mut lines: Vec<String> =
+            tasks.iter().map(|task| told(Protocol::Standard, task, AuditGoal::Untargeted, Norm::Linf)).collect();
         let ten = &tasks[0];
         lines.push(told(Protocol::Standard, ten, AuditGoal::Untargeted, Norm::L1));
         lines.push(told(Protocol::Standard, ten, AuditGoal::Untargeted, Norm::L0));

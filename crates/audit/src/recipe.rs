@@ -116,6 +116,12 @@ pub struct DataSection {
     /// Least and greatest value that can be stored; by default those of the number type.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bounds: Option<(f32, f32)>,
+    /// Part that attacks such as uap learn from; by default `train`, or `validation` where train is under attack.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub learn_from: Option<String>,
+    /// Samples that such attacks learn from, drawn at random; 0 for all, 256 by default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub learning_samples: Option<usize>,
 }
 
 fn test() -> String {

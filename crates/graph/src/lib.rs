@@ -9,6 +9,7 @@ pub mod model;
 pub mod onnx;
 pub mod operators;
 mod plan;
+mod preprocess;
 pub mod tensor;
 pub mod train;
 mod value;
