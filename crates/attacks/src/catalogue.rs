@@ -272,7 +272,50 @@ fn find<A: ?Sized>(catalogue: &'static [Entry<A>], name: &str) -> Result<&'stati
 #[cfg(test)]
 mod tests {
     use super::*;
+    use nocebo_core::{Goal, Label, Norm, Seed, ThreatModel};
+    use nocebo_testkit::suite;
     use std::collections::BTreeSet;
+
+    #[test]
+    fn every_attack_bears_a_segmentation_or_refuses_it() {
+        let (model, samples) = (suite::linear_segmentation(), suite::ct_samples().select(&[0, 1]));
+        let targets: Vec<Label> = suite::decided(&model, &samples);
+        let inverted = |label: &Label| match label {
+            Label::Mask(mask) => Label::Mask(mask.iter().map(|class| 1 - class).collect()),
+            other => other.clone(),
+        };
+        let labels: Vec<Label> = targets.iter().map(inverted).collect();
+        let goals = [
+            Goal::Untargeted { labels: targets.clone() },
+            Goal::Targeted { labels: targets, targets: labels },
+            Goal::FalseNegative { finding: 1 },
+        ];
+        let mut reached = BTreeSet::new();
+        for info in infos() {
+            let norm = *info.norms.last().unwrap();
+            let epsilon = if norm == Norm::Linf { 250.0 } else { 900.0 };
+            let threat = ThreatModel::new(norm, epsilon, suite::ct_domain()).unwrap().with_query_limit(200);
+            let attack = build(info.name, toml::Table::new()).unwrap();
+            for goal in &goals {
+                match attack.run(&model, &samples, goal, &threat, Seed(1)) {
+                    Ok(outcome) if outcome.success.iter().all(|success| *success) => drop(reached.insert(info.name)),
+                    Ok(_) | Err(Error::Unsupported { .. }) => {}
+                    Err(error) => panic!("{}: {error}", info.name),
+                }
+            }
+        }
+        for name in ["fgsm", "bim", "pgd", "apgd", "square", "mi-fgsm", "boundary"] {
+            assert!(reached.contains(name), "{name} is not among {reached:?}");
+        }
+        let refused = |name: &str| {
+            let attack = build(name, toml::Table::new()).unwrap();
+            let threat = ThreatModel::new(attack.info().norms[0], 250.0, suite::ct_domain()).unwrap();
+            attack.run(&model, &samples, &goals[0], &threat, Seed(1)).unwrap_err().to_string()
+        };
+        for name in ["deepfool", "apgd-t", "illc"] {
+            assert!(refused(name).contains("not supported"), "{name}");
+        }
+    }
 
     #[test]
     fn names_are_unique_and_every_default_builds() {

@@ -1,6 +1,5 @@
 //! Area under the receiver operating characteristic.
 
-use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::bootstrap::Bootstrap;
@@ -9,7 +8,7 @@ use crate::bootstrap::Bootstrap;
 /// counting half, with a 95 % bootstrap interval over patients (samples, where no patient has two).
 ///
 /// Source: Mann & Whitney, Ann. Math. Stat. 18 (1947) 50–60.
-#[derive(Clone, Copy, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Serialize)]
 pub struct Auc {
     /// The area; 0.5 is chance.
     pub value: f64,

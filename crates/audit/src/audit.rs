@@ -5,7 +5,6 @@ use std::path::Path;
 use std::time::Instant;
 
 use nocebo_core::{Domain, Knowledge, Label, Norm, Samples, Seed, Task, has_finding};
-use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::bootstrap::Bootstrap;
@@ -28,7 +27,7 @@ const SCHEMA: u32 = 1;
 
 /// Results of an audit: what `audit.json` holds. Everything but [`Audit::timings`], [`Audit::run`] and
 /// [`Audit::provenance`] is the same whenever the same audit is repeated.
-#[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 pub struct Audit {
     /// Version of this layout.
     pub schema: u32,
@@ -75,19 +74,18 @@ pub struct Audit {
 }
 
 /// A model in results.
-#[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 pub struct ModelSummary {
     /// Its name.
     pub name: String,
     /// What it decides.
-    #[schemars(with = "serde_json::Value")]
     pub task: Task,
     /// Names of the classes or findings.
     pub class_names: Vec<String>,
 }
 
 /// Samples in results.
-#[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 pub struct DataSummary {
     /// Name of the data set.
     pub name: String,
@@ -120,7 +118,7 @@ pub struct DataSummary {
 }
 
 /// Settings in results.
-#[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 pub struct ResolvedSettings {
     /// What the attacker may change.
     pub threats: Vec<Threat>,
@@ -129,12 +127,10 @@ pub struct ResolvedSettings {
     /// Class or finding that false negatives and false positives are counted for.
     pub finding: Option<usize>,
     /// Seed of all randomness.
-    #[schemars(with = "u64")]
     pub seed: Seed,
     /// Forward passes allowed a sample.
     pub query_limit: Option<u32>,
     /// Conditions.
-    #[schemars(with = "Vec<String>")]
     pub gates: Vec<Gate>,
     /// What the set of attacks is called.
     #[serde(default)]
@@ -148,7 +144,7 @@ pub struct ResolvedSettings {
 }
 
 /// An attack in results.
-#[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 pub struct AttackSummary {
     /// Its name in this audit.
     pub name: String,
@@ -172,7 +168,7 @@ pub struct AttackSummary {
 }
 
 /// Settings that do not change results.
-#[derive(Clone, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub struct RunSettings {
     /// Samples in one call of the model.
     pub batch_size: usize,
@@ -181,7 +177,7 @@ pub struct RunSettings {
 }
 
 /// Times of an audit.
-#[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 pub struct Timings {
     /// Seconds from start to end of this run; cells found finished cost nothing here.
     pub total_seconds: f64,
@@ -288,8 +284,8 @@ impl Audit {
     }
 
     /// JSON Schema of `audit.json` (draft 2020-12).
-    pub fn schema() -> serde_json::Value {
-        schemars::schema_for!(Self).to_value()
+    pub fn schema() -> &'static str {
+        include_str!("../schema/audit.schema.json")
     }
 
     /// Whether every gate was met.
@@ -321,13 +317,14 @@ fn carry_out(
     let (runs, skipped) = evaluate::plan(attacks, &checked.threats);
     let grid = evaluate::evaluate(checked, &runs, &clean, &outputs, folder, observer)?;
     probe_afterwards(checked, &outputs, &clean, &grid.cells, &mut probe)?;
-    let records = records::encode(RecordSubjects { data, clean: &clean }, &grid.cells.iter().collect::<Vec<_>>())?;
+    let recorded = RecordSubjects { data, labels: &checked.labels, clean: &clean };
+    let records = records::encode(recorded, &grid.cells.iter().collect::<Vec<_>>())?;
     let examples = examples(checked, &runs, &clean, &grid.cells)?;
 
     let bootstrap = Bootstrap::new(data.labels.len(), data.patients.as_deref(), settings.seed);
     let logits: Vec<Vec<f32>> = outputs.rows().map(<[f32]>::to_vec).collect();
     let subjects = Subjects {
-        labels: &data.labels,
+        labels: &checked.labels,
         clean: &clean,
         outputs: &logits,
         class_names: &spec.class_names,
@@ -342,9 +339,10 @@ fn carry_out(
         attacks.iter().filter(|entry| entry.is_unlimited()).map(|entry| entry.name.as_str()).collect();
     let decisions = subjects.clean_decisions();
     let threats = subjects.threats(&checked.threats, &grid.cells, &unlimited);
-    let majority_share = evaluate::majority_share(&data.labels);
+    let majority_share = evaluate::majority_share(&spec.task, &data.labels);
     let findings = findings(&Evidence {
         task: &spec.task,
+        domain: &data.domain,
         attacks,
         cells: &grid.cells,
         clean: &clean,
@@ -450,7 +448,7 @@ fn examples(
     clean: &Clean,
     cells: &[Cell],
 ) -> Result<Vec<Example>, AuditError> {
-    let AuditRequest { model, data, settings, .. } = checked.request;
+    let AuditRequest { model, settings, .. } = checked.request;
     let names = &model.spec().class_names;
     // One list a label; in each the samples that took least stand last.
     let mut lists: Vec<(&Label, Vec<(usize, &Cell)>)> = Vec::new();
@@ -459,7 +457,7 @@ fn examples(
         let stored = |cell: &Cell| cell.rows[position].as_ref().is_some_and(|row| row.success_stored);
         let cheaper = |a: &&Cell, b: &&Cell| (!stored(a)).cmp(&!stored(b)).then(a.epsilon.total_cmp(&b.epsilon));
         let Some(cell) = cells.iter().filter(felled).min_by(cheaper) else { continue };
-        let label = &data.labels[position];
+        let label = &checked.labels[position];
         match lists.iter_mut().find(|(known, _)| *known == label) {
             Some((_, list)) => list.push((position, cell)),
             None => lists.push((label, vec![(position, cell)])),
@@ -508,7 +506,7 @@ fn example(
         attack: cell.attack.clone(),
         norm: cell.norm,
         epsilon: cell.epsilon,
-        label: name(&data.labels[position]),
+        label: name(&checked.labels[position]),
         clean_decision: name(&clean.decisions[position]),
         perturbed_decision: row.decision.as_ref().map_or_else(|| "not finite".to_owned(), name),
         pair: Samples::new([inputs.values(), outcome.perturbed_inputs.values()].concat(), inputs.shape())?,
@@ -527,7 +525,7 @@ mod tests {
     use super::*;
     use crate::evaluate::Event;
     use crate::toy::{self, Behaviour, Bent, Mean, ToyAttack};
-    use crate::{AuditData, AuditSettings};
+    use crate::{AuditData, AuditSettings, CONTROL};
 
     fn request<'a>(
         model: &'a dyn DifferentiableModel,
@@ -583,6 +581,45 @@ mod tests {
         assert_eq!(fgsm.perturbation.map(|size| (size.mean, size.median)), Some((4.0, 4.0)));
         assert_eq!(audit.threats[0].cells[0].perturbation, None);
         assert!(audit.evaluation_is_strong, "{:#?}", audit.findings);
+    }
+
+    #[test]
+    fn masks_are_judged_by_their_overlap() {
+        let mut data = toy::data(&[0.0; 3]);
+        data.samples
+            .values_mut()
+            .copy_from_slice(&[100.0, 100.0, 150.0, 150.0, 126.0, 127.0, 130.0, 131.0, 200.0, 200.0, 10.0, 10.0]);
+        data.labels = vec![Label::Mask(vec![0, 0, 1, 1]); 3];
+        let built = |text: &str, name: &str| {
+            let settings: toml::Table = text.parse().unwrap();
+            let attack = nocebo_attacks::build(name, settings).unwrap();
+            AttackEntry::new(name, serde_json::json!({}), attack)
+        };
+        let attacks = [built("", "fgsm"), built("", "pgd"), built("loss = \"dice\"", "apgd"), built("", "noise")];
+        let found = audit_of(&toy::Pixels::new(), &data, &attacks, &toy::settings(&[1.0, 5.0, 40.0])).unwrap();
+        let audit = &found.audit;
+        assert_eq!((hits(audit.clean.accuracy), audit.majority_share, audit.data.attacked), ((2, 3), 0.0, 2));
+        let dices = |metrics: &DecisionMetrics| -> Vec<f64> {
+            let overlaps = metrics.overlaps.as_ref().unwrap();
+            assert_eq!((overlaps[0].class.as_str(), overlaps.len()), ("outside", 2));
+            overlaps.iter().map(|overlap| overlap.dice.unwrap()).collect()
+        };
+        // The third is wrong everywhere by itself; the second falls by 5 levels, the first by 40.
+        assert_eq!(dices(&audit.clean), [2.0 / 3.0; 2]);
+        let at = |threat: usize| (dices(&audit.threats[threat].worst_case.decisions), threat);
+        assert_eq!(at(1).0, [1.0 / 3.0; 2]);
+        assert_eq!(at(2).0, [0.0; 2]);
+        for (threat, standing) in audit.threats.iter().zip([2, 1, 0]) {
+            assert_eq!(hits(threat.worst_case.robust_accuracy), (standing, 3), "{}", threat.epsilon);
+            assert_eq!(hits(threat.worst_case.robust_accuracy_stored), (standing, 3), "{}", threat.epsilon);
+            for cell in threat.cells.iter().filter(|cell| !cell.control) {
+                assert_eq!(hits(cell.robust_accuracy), (standing, 3), "{} {}", cell.attack, threat.epsilon);
+            }
+        }
+        let read = records::decode(found.records.clone()).unwrap();
+        assert_eq!(read, found.cells);
+        let html = report::html(&[ReportEntry { name: "m", audit, examples: &[] }]).unwrap();
+        assert!(html.contains("Dice") && html.contains("outside"));
     }
 
     #[test]
@@ -922,6 +959,91 @@ mod tests {
         assert_eq!((watch.started.into_inner(), watch.restored.into_inner()), (5, 2));
         assert_eq!(files(folder.path()), files(whole.path()));
         assert_eq!(Audit::read(folder.path()).unwrap().settings, Audit::read(whole.path()).unwrap().settings);
+    }
+
+    /// Stops when it is asked for the nth time.
+    struct StopAt(usize, AtomicUsize);
+
+    impl Observer for StopAt {
+        fn event(&self, _: Event<'_>) {}
+
+        fn stop(&self) -> bool {
+            self.1.fetch_add(1, Ordering::Relaxed) >= self.0
+        }
+    }
+
+    #[test]
+    fn an_audit_stopped_in_the_middle_of_an_attack_continues_to_the_same_bytes() {
+        let (data, provenance, settings) = (toy::ten(), toy::provenance(), toy::settings(&[2.0, 4.0]));
+        let (model, attacks) = (Mean::new(), toy::attacks());
+        let request = request(&model, &data, &attacks, &settings, &provenance);
+        let whole = tempfile::tempdir().unwrap();
+        run(request, whole.path(), &()).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        // The clean pass and each of 6 cells ask; pgd asks at each of its steps.
+        for calls in [0, 3, 9, 14] {
+            let error = run(request, folder.path(), &StopAt(calls, AtomicUsize::new(0))).unwrap_err();
+            assert!(matches!(error, AuditError::Stopped { .. }), "{calls}: {error}");
+        }
+        run(request, folder.path(), &()).unwrap();
+        assert_eq!(files(folder.path()), files(whole.path()));
+    }
+
+    #[test]
+    fn a_cascade_attacks_only_what_still_stands_and_ends_in_the_same_worst_case() {
+        let (data, settings) = (toy::ten(), toy::settings(&[2.0, 4.0]));
+        let plain = audit_of(&Mean::new(), &data, &toy::attacks(), &settings).unwrap();
+        let mut attacks = toy::attacks();
+        attacks[1].cascade = true;
+        let found = audit_of(&Mean::new(), &data, &attacks, &settings).unwrap();
+        for (threat, (fallen, alone)) in
+            found.audit.threats.iter().zip([(2, &plain.audit.threats[0]), (4, &plain.audit.threats[1])])
+        {
+            let [fgsm, pgd, _] = &threat.cells[..] else { panic!() };
+            // 8 of 10 are right to begin with; one step brings down what many do.
+            assert_eq!((fgsm.attacked, fgsm.cascaded, pgd.attacked, pgd.cascaded), (8, false, 8 - fallen, true));
+            assert_eq!(pgd.robust_accuracy, threat.worst_case.robust_accuracy);
+            assert_eq!((pgd.attack_success_rate.hits, pgd.attack_success_rate.trials), (0, 8 - fallen as u64));
+            assert_eq!(threat.worst_case, alone.worst_case);
+        }
+        let failed: Vec<&str> = found
+            .audit
+            .findings
+            .iter()
+            .filter(|finding| finding.status == Status::Fail)
+            .map(|finding| finding.id.as_str())
+            .collect();
+        assert_eq!(failed, [""; 0]);
+        // Restricted to another norm the attack is not there at all.
+        attacks[1].norms = Some(vec![Norm::L2]);
+        let found = audit_of(&Mean::new(), &data, &attacks, &settings).unwrap();
+        assert_eq!((found.audit.threats[0].cells.len(), found.audit.skipped.len()), (2, 0));
+    }
+
+    #[test]
+    fn areas_subgroups_and_patients_are_counted_clean_and_under_attack() {
+        let mut data = toy::ten();
+        data.patients = Some((0..10).map(|at| format!("patient {}", at / 2)).collect());
+        let site = (0..10).map(|at| if at < 5 { "north" } else { "south" }.to_owned()).collect();
+        data.groups.insert("site".to_owned(), site);
+        let attacks = [ToyAttack::entry("fgsm", Behaviour::SignSteps(1)), ToyAttack::entry(CONTROL, Behaviour::Noise)];
+        let found = audit_of(&Mean::new(), &data, &attacks, &toy::settings(&[4.0])).unwrap();
+        // With pneumonia 120, 129, 131, 133, 158; without 98, 123, 125, 127, 140: 1 + 4 + 4 + 4 + 5 pairs of 25.
+        assert_eq!(found.audit.clean.classes[1].auc.unwrap().value, 18.0 / 25.0);
+        // Each of the 8 moves by 4: 120, 125, 127, 129, 154 against 102, 127, 129, 131, 140, two ties: 11 of 25.
+        let worst = &found.audit.threats[0].worst_case;
+        assert_eq!(worst.decisions.classes[1].auc.unwrap().value, 11.0 / 25.0);
+        let north = |subgroups: &[Subgroup]| {
+            let north = subgroups.iter().find(|subgroup| subgroup.value == "north").unwrap();
+            (hits(north.robust_accuracy), north.sensitivity.map(hits), north.specificity.map(hits))
+        };
+        assert_eq!(north(&found.audit.clean_subgroups), ((4, 5), Some((0, 1)), Some((4, 4))));
+        assert_eq!(north(&worst.subgroups), ((2, 5), Some((0, 1)), Some((2, 4))));
+        let robust = worst.robust_accuracy;
+        let (lower, upper) = robust.by_patient.unwrap();
+        assert!(lower <= 0.4 && 0.4 <= upper && robust.lowest() <= robust.lower, "{robust:?}");
+        assert_eq!(found.audit.least_changes[0].distances, [4.0; 4]);
+        assert_eq!(found.audit.least_changes[0].standing, 4);
     }
 
     #[test]

@@ -1,17 +1,16 @@
 //! An epsilon in files: a number, or `inf`, which JSON has no number for.
 
-use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-#[derive(Deserialize, JsonSchema, Serialize)]
+#[derive(Deserialize, Serialize)]
 #[serde(untagged)]
-pub(crate) enum Written {
+enum Written {
     Number(f32),
     Word(Word),
 }
 
-#[derive(Deserialize, JsonSchema, Serialize)]
-pub(crate) enum Word {
+#[derive(Deserialize, Serialize)]
+enum Word {
     #[serde(rename = "inf")]
     Infinite,
 }

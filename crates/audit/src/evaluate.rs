@@ -8,10 +8,9 @@ use nocebo_core::{
     ThreatModel,
 };
 use rayon::prelude::*;
-use schemars::JsonSchema;
 use serde::Serialize;
 
-use crate::cell::{Attacked, Cell, Clean, NORMS, Trace};
+use crate::cell::{Attacked, Cell, Clean, NORMS, Trace, in_brief, overlaps};
 use crate::digest::{sha256, sha256_of_data};
 use crate::folder::AuditFolder;
 use crate::records::{self, RecordSubjects};
@@ -73,12 +72,11 @@ impl Observer for () {
 }
 
 /// Attack and norm that do not go together, and are therefore left out.
-#[derive(Clone, Debug, serde::Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
+#[derive(Clone, Debug, serde::Deserialize, Eq, PartialEq, Serialize)]
 pub struct Skipped {
     /// Name of the attack in this audit.
     pub attack: String,
     /// Norm it does not work in.
-    #[schemars(with = "String")]
     pub norm: Norm,
 }
 
@@ -166,7 +164,7 @@ pub(crate) fn plan<'a>(attacks: &'a [AttackEntry], threats: &[Threat]) -> (Vec<R
 }
 
 /// Time that a run took, now or when its parts were first computed.
-#[derive(Clone, Debug, serde::Deserialize, JsonSchema, PartialEq, Serialize)]
+#[derive(Clone, Debug, serde::Deserialize, PartialEq, Serialize)]
 pub struct RunTime {
     /// Attack, norm and budget.
     pub run: String,
@@ -187,13 +185,22 @@ pub(crate) fn clean(checked: &Checked<'_>) -> Result<(Clean, Outputs), AuditErro
     let objective = GoalObjective::new(&checked.goal, task, Loss::Margin)?;
     let outputs = outputs_in_batches(checked, &data.samples, settings.batch_size)?;
     let mut cotangent = vec![0.0; task.outputs()];
-    let mut found =
-        Clean { decisions: Vec::new(), margins: Vec::new(), in_scope: checked.in_scope.clone(), standing: Vec::new() };
+    let mut found = Clean {
+        decisions: Vec::new(),
+        overlaps: matches!(task, Task::Segmentation(_)).then(Vec::new),
+        margins: Vec::new(),
+        in_scope: checked.in_scope.clone(),
+        standing: Vec::new(),
+    };
     for (row, logits) in outputs.rows().enumerate() {
         if logits.iter().any(|logit| !logit.is_finite()) {
             return Err(Error::NonFinite { what: "output", sample: data.samples.indices()[row] }.into());
         }
-        found.decisions.push(task.decide(logits));
+        let decision = task.decide(logits);
+        if let Some(all) = &mut found.overlaps {
+            all.extend(overlaps(task, &data.labels[row], &decision));
+        }
+        found.decisions.push(in_brief(task, &decision));
         found.margins.push(nocebo_core::Objective::evaluate(&objective, row, logits, &mut cotangent)?);
         found.standing.push(checked.in_scope[row] && !checked.goal.is_reached(task, row, logits));
     }
@@ -359,7 +366,8 @@ impl<'a> Part<'a> {
         }
         if let Some(folder) = folder {
             let (data, clean) = (checked.request.data.select(self.positions), clean.select(self.positions));
-            let subjects = RecordSubjects { data: &data, clean: &clean };
+            let labels: Vec<Label> = self.positions.iter().map(|&at| checked.labels[at].clone()).collect();
+            let subjects = RecordSubjects { data: &data, labels: &labels, clean: &clean };
             let records = records::encode(subjects, &cells.iter().collect::<Vec<_>>())?;
             folder.write_cell(&self.id, &records, seconds)?;
         }
@@ -459,7 +467,7 @@ pub(crate) fn attack(
         let expected = format!("{} perturbed inputs, flags and query counts", inputs.len());
         return Err(Error::mismatch("outcome of the attack", expected, format!("{returned:?}")));
     }
-    recheck(checked, run, &inputs, &goal, &outcome, watched.finish())
+    recheck(checked, run, (positions, &inputs), &goal, &outcome, watched.finish())
 }
 
 /// A sample on which model and attack could not compute.
@@ -471,6 +479,7 @@ fn broken(trace: Trace) -> Attacked {
         success: false,
         success_stored: false,
         decision: None,
+        overlaps: None,
         margin: None,
         distances: None,
         queries: Queries::default(),
@@ -482,7 +491,7 @@ fn broken(trace: Trace) -> Attacked {
 fn recheck(
     checked: &Checked<'_>,
     run: &Run<'_>,
-    inputs: &Samples,
+    (positions, inputs): (&[usize], &Samples),
     goal: &Goal,
     outcome: &AttackOutcome,
     traces: Vec<Trace>,
@@ -504,6 +513,8 @@ fn recheck(
         } else {
             None
         };
+        let decision = readable.then(|| task.decide(logits));
+        let truth = &data.labels[positions[row]];
         let distances = NORMS.map(|norm| norm.distance(clean, point));
         let attacked = Attacked {
             claimed: outcome.success[row],
@@ -511,7 +522,8 @@ fn recheck(
             finite: true,
             success: readable && goal.is_reached(task, row, logits),
             success_stored: false,
-            decision: readable.then(|| task.decide(logits)),
+            overlaps: decision.as_ref().and_then(|decision| overlaps(task, truth, decision)),
+            decision: decision.map(|decision| in_brief(task, &decision)),
             margin,
             distances: distances.iter().all(|distance| distance.is_finite()).then_some(distances),
             queries: outcome.queries[row],
@@ -571,8 +583,16 @@ fn as_stored(threat: &ThreatModel, inputs: &Samples, points: &Samples) -> (Sampl
     (base, stored)
 }
 
-/// Share of the samples that have the most frequent label.
-pub(crate) fn majority_share(labels: &[Label]) -> f64 {
+/// Share of the samples for which the most frequent label is right: for masks that of the most frequent class everywhere.
+pub(crate) fn majority_share(task: &Task, labels: &[Label]) -> f64 {
+    if let Task::Segmentation(segmentation) = task {
+        let masks = || labels.iter().flat_map(|label| if let Label::Mask(mask) = label { &mask[..] } else { &[] });
+        let count = |class: usize| masks().filter(|known| usize::from(**known) == class).count();
+        let most = (0..segmentation.classes).rev().max_by_key(|&class| count(class)).unwrap_or(0);
+        let constant = Label::Mask(vec![most as u8; segmentation.positions()]);
+        let right = labels.iter().filter(|label| task.is_right(label, &constant)).count();
+        return right as f64 / labels.len().max(1) as f64;
+    }
     let mut sorted: Vec<&Label> = labels.iter().collect();
     sorted.sort();
     let most = sorted.chunk_by(|a, b| a == b).map(<[_]>::len).max().unwrap_or(0);
@@ -610,7 +630,11 @@ mod tests {
 
     #[test]
     fn the_most_frequent_label_is_counted() {
-        assert_eq!(majority_share(&[0, 1, 1, 2, 1].map(Label::Class)), 0.6);
-        assert_eq!(majority_share(&[]), 0.0);
+        let task = Task::MultiClass { classes: 3 };
+        assert_eq!(majority_share(&task, &[0, 1, 1, 2, 1].map(Label::Class)), 0.6);
+        assert_eq!(majority_share(&task, &[]), 0.0);
+        // Class 1 everywhere has a mean Dice of 1, of 0.43 and of 0.33.
+        let masks = [[1, 1, 1, 1], [0, 1, 1, 1], [0, 0, 1, 1]].map(|mask| Label::Mask(mask.to_vec()));
+        assert_eq!(majority_share(&toy::segmentation(), &masks), 1.0 / 3.0);
     }
 }

@@ -3,8 +3,7 @@
 //! Sources: Croce & Hein 2020 (the warnings of AutoAttack), Athalye et al. 2018 (signs of obfuscated gradients),
 //! Pintor et al. 2022 (indicators of attack failure).
 
-use nocebo_core::{Knowledge, Norm, Task};
-use schemars::JsonSchema;
+use nocebo_core::{Domain, Knowledge, Norm, Task};
 use serde::{Deserialize, Serialize};
 
 use crate::cell::{Cell, Clean};
@@ -26,7 +25,7 @@ const UNFINISHED: f32 = 0.05;
 const WITHIN_REACH: f64 = 0.02;
 
 /// Whether something that would cast doubt on the audit was seen.
-#[derive(Clone, Copy, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Status {
     /// Looked for, not seen.
@@ -38,7 +37,7 @@ pub enum Status {
 }
 
 /// One thing looked for.
-#[derive(Clone, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub struct Finding {
     /// Short name for machines.
     pub id: String,
@@ -58,6 +57,7 @@ pub struct Finding {
 /// Everything that findings are drawn from.
 pub(crate) struct Evidence<'a> {
     pub(crate) task: &'a Task,
+    pub(crate) domain: &'a Domain,
     pub(crate) attacks: &'a [AttackEntry],
     pub(crate) cells: &'a [Cell],
     pub(crate) clean: &'a Clean,
@@ -237,9 +237,9 @@ const CHECKS: [(&str, &str, &str, bool, Check); 23] = [
     ),
     (
         "robustness_has_its_price",
-        "The greatest budget brings some samples down",
-        "Where nothing falls at the greatest budget, either it is too small to say anything or the evaluation is broken. \
-         Audit budgets up to one at which everything must fall (linf:inf).",
+        "A large budget brings some samples down",
+        "Nothing falls where much is allowed: the evaluation is probably broken. Audit up to a budget at which everything \
+         must fall (linf:inf).",
         false,
         robustness_has_its_price,
     ),
@@ -480,14 +480,21 @@ fn transfer_beats_noise(evidence: &Evidence<'_>) -> Verdict {
 }
 
 fn robustness_has_its_price(evidence: &Evidence<'_>) -> Verdict {
-    let greatest = evidence.threats.iter().map(|threat| threat.worst_case.attack_success_rate.value.unwrap_or(0.0));
-    let Some(most) = greatest.reduce(f64::max) else { return Verdict::NotApplicable(NOTHING_ATTACKED) };
+    // Below a 32nd of what the bounds allow, holding everything is no wonder.
+    let large = evidence
+        .threats
+        .iter()
+        .filter(|threat| f64::from(threat.epsilon) * 32.0 > f64::from(threat.norm.greatest_distance(evidence.domain)));
+    let fallen = large.map(|threat| threat.worst_case.attack_success_rate.value.unwrap_or(0.0));
+    let Some(most) = fallen.reduce(f64::max) else {
+        return Verdict::NotApplicable("no budget is above a 32nd of what the bounds allow");
+    };
     if evidence.clean.attacked().is_empty() {
         return Verdict::NotApplicable(NOTHING_ATTACKED);
     }
     let clean = evidence.decisions.accuracy.value.unwrap_or(0.0);
     let detail = format!(
-        "clean accuracy {}, of the samples attacked {} fell at the most harmful budget",
+        "clean accuracy {}; of the samples attacked {} fell at the most harmful budget",
         percent(clean),
         percent(most)
     );
@@ -808,7 +815,8 @@ mod tests {
                 "gradients_available",
                 "unlimited_attacks_succeed",
                 "noise_weaker_than_attack",
-                "attacks_raise_the_margin"
+                "attacks_raise_the_margin",
+                "robustness_has_its_price"
             ]
         );
         let broken = bent(keep_logits, |gradient: &mut [f32]| gradient[0] = f32::NAN);
@@ -851,7 +859,7 @@ mod tests {
             },
             keep_gradient,
         );
-        assert_eq!(failures(&turned, &toy::attacks(), &[2.0]), ["answers_repeat"]);
+        assert_eq!(failures(&turned, &toy::attacks(), &[2.0]), ["answers_repeat", "inference_is_static"]);
     }
 
     #[test]
@@ -918,7 +926,12 @@ mod tests {
         let attacks = [ToyAttack::entry("pgd", Behaviour::Backwards(10)), ToyAttack::entry(CONTROL, Behaviour::Noise)];
         assert_eq!(
             failures(&Mean::new(), &attacks, &[64.0]),
-            ["unlimited_attacks_succeed", "noise_weaker_than_attack", "attacks_raise_the_margin"]
+            [
+                "unlimited_attacks_succeed",
+                "noise_weaker_than_attack",
+                "attacks_raise_the_margin",
+                "robustness_has_its_price"
+            ]
         );
     }
 
@@ -989,8 +1002,10 @@ mod tests {
                 "noise_weaker_than_attack",
                 "iterative_beats_one_step",
                 "gradients_beat_queries",
+                "transfer_beats_noise",
                 "attacks_raise_the_margin",
                 "no_label_leaking",
+                "robustness_has_its_price",
                 "success_grows_with_epsilon",
                 "attacks_converged",
             ]

@@ -4,7 +4,6 @@ use std::fmt;
 use std::str::FromStr;
 
 use nocebo_core::{Budget, Norm, ThreatSpec};
-use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::metrics::{DecisionMetrics, ThreatResult};
@@ -143,7 +142,7 @@ impl FromStr for Gate {
 }
 
 /// What became of a gate.
-#[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 pub struct GateResult {
     /// The gate as it was written.
     pub gate: String,

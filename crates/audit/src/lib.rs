@@ -33,7 +33,7 @@ mod toy;
 
 pub use auc::Auc;
 pub use audit::{Audit, Evaluation, Example, evaluate, run};
-pub use cell::{Attacked, Cell, Clean};
+pub use cell::{Attacked, Cell, Clean, in_brief};
 pub use compare::{Comparison, compare};
 pub use digest::{sha256_of_file, sha256_of_folder};
 pub use error::AuditError;
@@ -41,7 +41,7 @@ pub use evaluate::{Event, Observer};
 pub use findings::{Finding, Status};
 pub use folder::AuditFolder;
 pub use gate::{Gate, GateResult};
-pub use metrics::{CellSummary, DecisionMetrics, ThreatResult, WorstCase};
+pub use metrics::{CellSummary, ClassOverlap, DecisionMetrics, ThreatResult, WorstCase};
 pub use protocol::{Plan, Protocol};
 pub use rate::Rate;
 pub use recipe::Recipe;

@@ -2,8 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use nocebo_core::{Domain, Label, Norm, Queries, Task, has_finding};
-use schemars::JsonSchema;
+use nocebo_core::{Domain, Label, Norm, Overlap, Queries, Task, has_finding};
 use serde::{Deserialize, Serialize};
 
 use crate::bootstrap::Bootstrap;
@@ -12,7 +11,7 @@ use crate::request::AuditGoal;
 use crate::{Auc, Rate, Threat, epsilon};
 
 /// How often one class or finding is seen where it is, and not seen where it is not.
-#[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 pub struct ClassRates {
     /// Name of the class or finding.
     pub class: String,
@@ -27,7 +26,7 @@ pub struct ClassRates {
 }
 
 /// The samples of one subgroup.
-#[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 pub struct Subgroup {
     /// Column of the label table.
     pub group: String,
@@ -42,10 +41,9 @@ pub struct Subgroup {
 }
 
 /// The least change that any attack found, for each sample of one norm.
-#[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 pub struct LeastChanges {
     /// Norm of the changes.
-    #[schemars(with = "String")]
     pub norm: Norm,
     /// One distance for each sample that fell with a finite answer, ascending, in the unit of the budget.
     pub distances: Vec<f64>,
@@ -53,14 +51,28 @@ pub struct LeastChanges {
     pub standing: usize,
 }
 
+/// How far the masks of one class agree with the truth: means over the samples where the class occurs in either.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub struct ClassOverlap {
+    /// Name of the class.
+    pub class: String,
+    /// Mean Dice coefficient.
+    pub dice: Option<f64>,
+    /// Mean intersection over union.
+    pub iou: Option<f64>,
+}
+
 /// Quality of the decisions on all samples.
 ///
 /// Under attack a decision counts as right only if no attack in question changed it: sensitivity and specificity are
 /// then worst cases, each by itself.
-#[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 pub struct DecisionMetrics {
-    /// Samples whose decision is the true label.
+    /// Samples whose decision is the true label; of masks, those of sufficient quality.
     pub accuracy: Rate,
+    /// Agreement of masks with the truth, class by class; under attack the least of each sample.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub overlaps: Option<Vec<ClassOverlap>>,
     /// Samples with the audit's finding that are decided not to have it.
     pub false_negative_rate: Option<Rate>,
     /// Samples without the audit's finding that are decided to have it.
@@ -85,7 +97,7 @@ impl DecisionMetrics {
 }
 
 /// Mean and greatest of a count.
-#[derive(Clone, Copy, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Serialize)]
 pub struct Spent {
     /// Mean over the samples attacked; none where there was none.
     pub mean: Option<f64>,
@@ -103,7 +115,7 @@ impl Spent {
 }
 
 /// Size of the perturbations that succeeded, in the norm of the cell.
-#[derive(Clone, Copy, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Serialize)]
 pub struct PerturbationSize {
     /// Mean.
     pub mean: f64,
@@ -125,7 +137,7 @@ impl PerturbationSize {
 }
 
 /// One attack at one budget.
-#[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 pub struct CellSummary {
     /// Name of the attack in this audit.
     pub attack: String,
@@ -164,7 +176,7 @@ pub struct CellSummary {
 }
 
 /// The worst case over all attacks but the control, at this budget or a smaller one of the same norm.
-#[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 pub struct WorstCase {
     /// Samples in scope that no attack brought down.
     pub robust_accuracy: Rate,
@@ -180,14 +192,12 @@ pub struct WorstCase {
 }
 
 /// Everything about one norm and one budget.
-#[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 pub struct ThreatResult {
     /// Norm of a change.
-    #[schemars(with = "String")]
     pub norm: Norm,
     /// Greatest change, in the unit of the data; infinity for no limit but the bounds, `inf` in files.
     #[serde(with = "epsilon")]
-    #[schemars(with = "epsilon::Written")]
     pub epsilon: f32,
     /// The same in words, with its relation to the range of the data.
     pub budget: String,
@@ -218,22 +228,49 @@ struct Harm {
     wrong: Vec<bool>,
     hidden: Vec<Vec<bool>>,
     invented: Vec<Vec<bool>>,
+    /// For each sample and class of a segmentation the overlap with the least Dice so far.
+    overlaps: Option<Vec<Vec<Overlap>>>,
 }
 
 impl Harm {
-    fn none(samples: usize, classes: usize) -> Self {
-        let none = vec![vec![false; classes]; samples];
-        Self { wrong: vec![false; samples], hidden: none.clone(), invented: none }
+    fn none(subjects: &Subjects<'_>) -> Self {
+        let samples = subjects.labels.len();
+        let none = vec![vec![false; subjects.class_names.len()]; samples];
+        let overlaps = subjects.clean.overlaps.clone();
+        Self { wrong: vec![false; samples], hidden: none.clone(), invented: none, overlaps }
     }
 
-    fn add(&mut self, labels: &[Label], cell: &Cell) {
+    fn add(&mut self, subjects: &Subjects<'_>, cell: &Cell) {
         for (position, row) in cell.rows.iter().enumerate() {
-            let Some(row) = row.as_ref().filter(|row| row.fell()) else { continue };
+            let Some(row) = row else { continue };
+            self.add_overlaps(position, row);
+            if !row.fell() {
+                continue;
+            }
             let decision = row.decision.as_ref().filter(|_| row.finite);
-            self.wrong[position] |= decision.is_none_or(|decision| *decision != labels[position]);
+            self.wrong[position] |=
+                decision.is_none_or(|decision| !subjects.is_right(position, decision, row.overlaps.as_deref()));
             for class in 0..self.hidden[position].len() {
                 self.hidden[position][class] |= decision.is_none_or(|decision| !has_finding(decision, class));
                 self.invented[position][class] |= decision.is_none_or(|decision| has_finding(decision, class));
+            }
+        }
+    }
+}
+
+impl Harm {
+    /// Every allowed point counts here, whether or not the goal was reached there. A broken answer agrees nowhere.
+    fn add_overlaps(&mut self, position: usize, row: &Attacked) {
+        let Some(worst) = self.overlaps.as_mut().map(|overlaps| &mut overlaps[position]) else { return };
+        for (class, worst) in worst.iter_mut().enumerate() {
+            let found = row.overlaps.as_ref().filter(|_| row.finite).map(|overlaps| overlaps[class]);
+            let next = match found {
+                Some(_) if !row.within_threat => continue,
+                Some(overlap) => overlap,
+                None => Overlap { decision: 0, both: 0, ..*worst },
+            };
+            if next.dice().unwrap_or(1.0) < worst.dice().unwrap_or(1.0) {
+                *worst = next;
             }
         }
     }
@@ -249,7 +286,10 @@ enum Intervals {
 impl Subjects<'_> {
     /// Decisions on the clean samples.
     pub(crate) fn clean_decisions(&self) -> DecisionMetrics {
-        let mut found = self.decisions(&Harm::none(self.labels.len(), self.class_names.len()), Intervals::AndByPatient);
+        let mut found = self.decisions(&Harm::none(self), Intervals::AndByPatient);
+        if matches!(self.task, Task::Segmentation(_)) {
+            return found;
+        }
         for (class, rates) in found.classes.iter_mut().enumerate() {
             let scores = self.outputs.iter().zip(self.labels);
             let scores: Vec<(f32, bool)> = scores
@@ -260,10 +300,32 @@ impl Subjects<'_> {
         found
     }
 
+    fn is_right(&self, position: usize, decision: &Label, overlaps: Option<&[Overlap]>) -> bool {
+        match (self.task, overlaps) {
+            (Task::Segmentation(task), Some(overlaps)) => task.is_right(overlaps),
+            _ => *decision == self.labels[position],
+        }
+    }
+
+    fn class_overlaps(&self, overlaps: &[Vec<Overlap>]) -> Vec<ClassOverlap> {
+        let mean = |class: usize, of: fn(&Overlap) -> Option<f64>| {
+            let values: Vec<f64> = overlaps.iter().filter_map(|sample| of(&sample[class])).collect();
+            (!values.is_empty()).then(|| values.iter().sum::<f64>() / values.len() as f64)
+        };
+        let names = self.class_names.iter().enumerate();
+        names
+            .map(|(class, name)| ClassOverlap {
+                class: name.clone(),
+                dice: mean(class, Overlap::dice),
+                iou: mean(class, Overlap::iou),
+            })
+            .collect()
+    }
+
     /// Each subgroup of the clean samples.
     pub(crate) fn clean_subgroups(&self) -> Vec<Subgroup> {
         let none = vec![false; self.labels.len()];
-        self.subgroups(&none, &Harm::none(self.labels.len(), self.class_names.len()))
+        self.subgroups(&none, &Harm::none(self))
     }
 
     fn subgroups(&self, fallen: &[bool], harm: &Harm) -> Vec<Subgroup> {
@@ -330,8 +392,9 @@ impl Subjects<'_> {
     fn decisions(&self, harm: &Harm, intervals: Intervals) -> DecisionMetrics {
         let (labels, decided) = (self.labels, &self.clean.decisions);
         let positions = 0..labels.len();
-        let accuracy =
-            self.rate(intervals, positions.clone().map(|at| (at, decided[at] == labels[at] && !harm.wrong[at])));
+        let overlaps = |at: usize| self.clean.overlaps.as_ref().map(|overlaps| overlaps[at].as_slice());
+        let right = |at: usize| self.is_right(at, &decided[at], overlaps(at)) && !harm.wrong[at];
+        let accuracy = self.rate(intervals, positions.clone().map(|at| (at, right(at))));
         let classes: Vec<ClassRates> = self
             .class_names
             .iter()
@@ -353,6 +416,7 @@ impl Subjects<'_> {
             |rate: fn(&ClassRates) -> Rate| self.finding.map(|finding| rate(&classes[finding]).complement());
         let mut metrics = DecisionMetrics {
             accuracy,
+            overlaps: harm.overlaps.as_ref().map(|overlaps| self.class_overlaps(overlaps)),
             false_negative_rate: of_finding(|class| class.sensitivity),
             false_positive_rate: of_finding(|class| class.specificity),
             balanced_accuracy: None,
@@ -475,7 +539,7 @@ impl Worst {
     fn new(subjects: &Subjects<'_>) -> Self {
         let samples = subjects.labels.len();
         Self {
-            harm: Harm::none(samples, subjects.class_names.len()),
+            harm: Harm::none(subjects),
             fallen: vec![false; samples],
             fallen_stored: vec![false; samples],
             margins: subjects.clean.margins.clone(),
@@ -483,7 +547,7 @@ impl Worst {
     }
 
     fn add(&mut self, subjects: &Subjects<'_>, cell: &Cell) {
-        self.harm.add(subjects.labels, cell);
+        self.harm.add(subjects, cell);
         for (at, row) in cell.rows.iter().enumerate() {
             let Some(row) = row else { continue };
             self.fallen[at] |= row.fell();
@@ -575,6 +639,7 @@ mod tests {
     fn decisions(labels: &[Label], decided: &[Label], harm: Option<&Cell>) -> DecisionMetrics {
         let clean = Clean {
             decisions: decided.to_vec(),
+            overlaps: None,
             margins: vec![-1.0; labels.len()],
             in_scope: vec![true; labels.len()],
             standing: vec![true; labels.len()],
@@ -594,9 +659,9 @@ mod tests {
             groups: &BTreeMap::new(),
             bootstrap: &bootstrap,
         };
-        let mut all = Harm::none(labels.len(), 3);
+        let mut all = Harm::none(&subjects);
         if let Some(cell) = harm {
-            all.add(labels, cell);
+            all.add(&subjects, cell);
         }
         subjects.decisions(&all, Intervals::AndByPatient)
     }
@@ -609,6 +674,7 @@ mod tests {
             success: true,
             success_stored: true,
             decision: Some(decision),
+            overlaps: None,
             margin: Some(1.0),
             distances: Some([1.0; 4]),
             queries: Queries::default(),

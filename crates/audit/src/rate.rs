@@ -1,6 +1,5 @@
 //! Proportions with their interval.
 
-use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// Standard normal quantile of a two-sided 95 % interval, as commonly rounded.
@@ -22,7 +21,7 @@ const Z: f64 = 1.96;
 /// assert_eq!(rate.value, Some(0.8));
 /// assert!((rate.lower - 0.4902).abs() < 1e-4 && (rate.upper - 0.9433).abs() < 1e-4);
 /// ```
-#[derive(Clone, Copy, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Serialize)]
 pub struct Rate {
     /// Cases counted.
     pub hits: u64,

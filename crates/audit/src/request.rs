@@ -7,9 +7,9 @@ use nocebo_attacks::fit::FitAttack;
 use nocebo_core::{
     Attack, AttackInfo, DifferentiableModel, Domain, Goal, Label, Norm, Samples, Seed, Task, has_finding,
 };
-use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::cell::in_brief;
 use crate::digest::sha256_of_data;
 use crate::{AuditError, Gate, epsilon};
 
@@ -63,7 +63,7 @@ pub struct LearningSet {
 }
 
 /// A [`LearningSet`] in results.
-#[derive(Clone, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
 pub struct LearnedFrom {
     /// Name of the data set and split.
     pub name: String,
@@ -150,20 +150,18 @@ impl AttackEntry {
 }
 
 /// One norm and the budgets to try in it.
-#[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Threat {
     /// Norm of a change.
-    #[schemars(with = "String")]
     pub norm: Norm,
     /// Greatest changes, in the unit of the data, each at least 0; infinity for no limit but the bounds, `inf` in files.
     #[serde(with = "epsilon::list")]
-    #[schemars(with = "Vec<epsilon::Written>")]
     pub epsilons: Vec<f32>,
 }
 
 /// What the attacker wants of every sample.
-#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum AuditGoal {
     /// Any decision but the true one; every sample is in scope.
@@ -218,7 +216,7 @@ pub struct AuditSettings {
     #[serde(default)]
     pub goal: AuditGoal,
     /// Class or finding that false negatives and false positives are counted for. By default that of the goal, else
-    /// class 1 where there are two classes; with more classes, or several findings, each is reported apart.
+    /// class 1 where there are two classes; with more classes, several findings, or masks, each is reported apart.
     #[serde(default)]
     pub finding: Option<usize>,
     /// Seed of all randomness.
@@ -298,7 +296,7 @@ impl AuditSettings {
 }
 
 /// A file that the audit depends on.
-#[derive(Clone, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct InputFile {
     /// What it is: model, data, recipe, ...
@@ -310,7 +308,7 @@ pub struct InputFile {
 }
 
 /// Where an audit comes from: enough to repeat it.
-#[derive(Clone, Debug, Default, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Provenance {
     /// Name of the model in reports.
@@ -351,6 +349,8 @@ pub(crate) struct Checked<'a> {
     pub(crate) threats: Vec<Threat>,
     /// What is wanted of each sample.
     pub(crate) goal: Goal,
+    /// True labels, masks in brief.
+    pub(crate) labels: Vec<Label>,
     /// Whether the goal is about the sample.
     pub(crate) in_scope: Vec<bool>,
     /// Class or finding that false negatives and false positives are counted for.
@@ -416,7 +416,8 @@ impl<'a> Checked<'a> {
         let finding = resolved_finding(settings, &spec.task)?;
         let goal = settings.goal.of(data.labels.clone());
         goal.check(&spec.task, data.samples.len())?;
-        let in_scope: Vec<bool> = data.labels.iter().map(|label| settings.goal.concerns(label)).collect();
+        let labels: Vec<Label> = data.labels.iter().map(|label| in_brief(&spec.task, label)).collect();
+        let in_scope: Vec<bool> = labels.iter().map(|label| settings.goal.concerns(label)).collect();
         if !in_scope.contains(&true) {
             let expected = "at least one sample that the goal is about";
             return Err(AuditError::invalid("samples", expected, format!("none of {}", data.samples.len())));
@@ -424,7 +425,7 @@ impl<'a> Checked<'a> {
         for gate in &settings.gates {
             gate.check(&threats, data, finding)?;
         }
-        Ok(Self { request, threats, goal, in_scope, finding })
+        Ok(Self { request, threats, goal, labels, in_scope, finding })
     }
 }
 
@@ -443,7 +444,7 @@ fn check_learning_set(entry: &AttackEntry, data: &AuditData) -> Result<(), Audit
 }
 
 fn resolved_finding(settings: &AuditSettings, task: &Task) -> Result<Option<usize>, AuditError> {
-    let two_classes = !matches!(task, Task::MultiLabel { .. }) && task.classes() == 2;
+    let two_classes = !matches!(task, Task::MultiLabel { .. } | Task::Segmentation(_)) && task.classes() == 2;
     let finding = settings.finding.or(settings.goal.finding()).or(two_classes.then_some(1));
     match finding {
         Some(finding) if finding >= task.classes() => {

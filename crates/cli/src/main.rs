@@ -35,7 +35,10 @@ fn run(command: Command, global: &Global) -> Result<(), Failure> {
         Command::Audit(audit) => commands::audit::run(&audit, global),
         Command::Init(init) => commands::init::run(&init, global),
         Command::Compare(compare) => commands::compare::run(&compare),
-        Command::Schema => commands::schema::run(),
+        Command::Schema => {
+            commands::schema::run();
+            Ok(())
+        }
         Command::Attack(attack) => commands::attack::run(&attack, global),
         Command::Attacks(attacks) => commands::attacks::run(&attacks),
         Command::Run(run) => commands::run::run(&run, global),

@@ -2,7 +2,9 @@
 
 use serde::Serialize;
 
-use crate::{DifferentiableModel, Error, Goal, GoalObjective, Loss, Norm, Oracle, Queries, Samples, Seed, ThreatModel};
+use crate::{
+    DifferentiableModel, Error, Goal, GoalObjective, Loss, Norm, Oracle, Queries, Samples, Seed, Task, ThreatModel,
+};
 
 /// What an attacker must know about the model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -120,6 +122,15 @@ pub trait Attack: Send + Sync {
             return Err(Error::unsupported(
                 format!("{} in {}", info.name, threat.norm()),
                 format!("it works in {}", names(info.norms)),
+            ));
+        }
+        if info.minimum_norm
+            && info.knowledge == Knowledge::Gradients
+            && matches!(model.spec().task, Task::Segmentation(_))
+        {
+            return Err(Error::unsupported(
+                format!("{} for a segmentation", info.name),
+                "it steps to the boundary of one decision a sample; use an attack that spends a budget, such as pgd",
             ));
         }
         if model.spec().domain.shape() != threat.domain().shape() {

@@ -6,14 +6,16 @@ use std::fmt;
 use rand::seq::SliceRandom;
 use serde::{Deserialize, Serialize};
 
-use nocebo_core::{Domain, Label, Samples, Seed};
+use nocebo_core::segmentation::IGNORED;
+use nocebo_core::{Domain, Label, Samples, Seed, has_finding};
 
 use crate::{DataError, Split};
 
 /// Labelled samples of one split, in physical units.
 ///
 /// There is at least one sample, all values are finite and inside the domain's bounds, and every label fits the
-/// classes. All labels are [`Label::Class`] or all are [`Label::Findings`].
+/// classes. All labels are [`Label::Class`], or all are [`Label::Findings`], or all are [`Label::Mask`], with one class a
+/// position of a channel.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Dataset {
     samples: Samples,
@@ -114,7 +116,8 @@ impl Dataset {
         }
         check_finite(&source, &samples)?;
         domain.check(&samples)?;
-        check_labels(&source, &labels, &class_names, samples.len())?;
+        let positions = samples.elements() / samples.shape()[0];
+        check_labels(&source, &labels, &class_names, samples.len(), positions)?;
         let warnings = missing_classes(&labels, &class_names);
         Ok(Self { samples, labels, class_names, domain, patients: None, groups: BTreeMap::new(), source, warnings })
     }
@@ -219,6 +222,11 @@ impl Dataset {
         matches!(self.labels.first(), Some(Label::Findings(_)))
     }
 
+    /// Whether every position of a sample has its own class.
+    pub fn is_segmentation(&self) -> bool {
+        matches!(self.labels.first(), Some(Label::Mask(_)))
+    }
+
     /// The given rows in the given order.
     ///
     /// # Errors
@@ -252,7 +260,7 @@ impl Dataset {
 
     /// `count` samples drawn without replacement, in their order in the data set; all of them when there are no more.
     ///
-    /// Each label (each combination of findings) keeps its share: shares are rounded down, and the samples still
+    /// Each label (each combination of findings; masks are all alike) keeps its share: shares are rounded down, and the samples still
     /// missing go to the labels with the greatest remainder, the more frequent label first.
     ///
     /// # Errors
@@ -262,9 +270,9 @@ impl Dataset {
         if count >= self.len() {
             return Ok(self.clone());
         }
-        let mut strata: BTreeMap<&Label, Vec<usize>> = BTreeMap::new();
+        let mut strata: BTreeMap<Label, Vec<usize>> = BTreeMap::new();
         for (row, label) in self.labels.iter().enumerate() {
-            strata.entry(label).or_default().push(row);
+            strata.entry(stratum(label)).or_default().push(row);
         }
         let mut strata: Vec<Vec<usize>> = strata.into_values().collect();
         let share = |stratum: &Vec<usize>| (stratum.len() * count / self.len(), stratum.len() * count % self.len());
@@ -284,7 +292,7 @@ impl Dataset {
         self.select(&rows)
     }
 
-    /// Number of samples of each class, or with each finding.
+    /// Number of samples of each class, with each finding, or with each class somewhere in their mask.
     pub fn class_counts(&self) -> Vec<usize> {
         count_classes(&self.labels, self.class_names.len())
     }
@@ -327,7 +335,13 @@ fn check_finite(source: &str, samples: &Samples) -> Result<(), DataError> {
     Ok(())
 }
 
-fn check_labels(source: &str, labels: &[Label], class_names: &[String], samples: usize) -> Result<(), DataError> {
+fn check_labels(
+    source: &str,
+    labels: &[Label],
+    class_names: &[String],
+    samples: usize,
+    positions: usize,
+) -> Result<(), DataError> {
     if labels.len() != samples {
         return Err(DataError::Length {
             file: source.to_owned(),
@@ -346,8 +360,15 @@ fn check_labels(source: &str, labels: &[Label], class_names: &[String], samples:
             advice: "a classifier needs something to tell apart; check the labels",
         });
     }
+    let masks = matches!(labels.first(), Some(Label::Mask(_)));
     for (sample, label) in labels.iter().enumerate() {
         let (expected, got) = match label {
+            Label::Mask(mask) if masks => match mask_fault(mask, positions, class_names.len()) {
+                Some(fault) => fault,
+                None => continue,
+            },
+            Label::Mask(_) => ("a class or findings, as the first sample has".to_owned(), "a mask".to_owned()),
+            _ if masks => ("a mask, as the first sample has".to_owned(), "a class or findings".to_owned()),
             Label::Class(class) if !multi_label && *class < class_names.len() => continue,
             Label::Findings(findings) if multi_label && findings.len() == class_names.len() => continue,
             Label::Class(class) if multi_label => (format!("{} findings", class_names.len()), format!("class {class}")),
@@ -362,6 +383,26 @@ fn check_labels(source: &str, labels: &[Label], class_names: &[String], samples:
     Ok(())
 }
 
+/// What samples are drawn by: their label, as long as several can share it.
+pub(crate) fn stratum(label: &Label) -> Label {
+    match label {
+        Label::Mask(_) => Label::Mask(Vec::new()),
+        Label::Class(_) | Label::Findings(_) => label.clone(),
+    }
+}
+
+/// What a mask should have been, and what it is instead.
+fn mask_fault(mask: &[u8], positions: usize, classes: usize) -> Option<(String, String)> {
+    if mask.len() != positions {
+        return Some((format!("a mask of {positions} positions"), mask.len().to_string()));
+    }
+    if mask.iter().all(|&class| class == IGNORED) {
+        return Some(("a position that is not ignored".to_owned(), "none".to_owned()));
+    }
+    let strange = mask.iter().find(|&&class| class != IGNORED && usize::from(class) >= classes)?;
+    Some((format!("classes from 0 to {}", classes - 1), strange.to_string()))
+}
+
 fn count_classes(labels: &[Label], classes: usize) -> Vec<usize> {
     let mut counts = vec![0; classes];
     for label in labels {
@@ -370,6 +411,11 @@ fn count_classes(labels: &[Label], classes: usize) -> Vec<usize> {
             Label::Findings(findings) => {
                 for (count, present) in counts.iter_mut().zip(findings) {
                     *count += usize::from(*present);
+                }
+            }
+            Label::Mask(_) => {
+                for (class, count) in counts.iter_mut().enumerate() {
+                    *count += usize::from(has_finding(label, class));
                 }
             }
         }

@@ -229,9 +229,14 @@ impl Graph {
         let mut graph = self.clone();
         let last = self.outputs.first().and_then(|name| self.nodes.iter().find(|node| node.outputs.contains(name)));
         if let (Some(last), Some(output)) = (last, graph.outputs.first_mut()) {
+            let exclusive = match task {
+                Task::MultiClass { .. } => true,
+                Task::Segmentation(segmentation) => segmentation.threshold.is_none(),
+                _ => false,
+            };
             let probabilities = match &last.operator {
-                Operator::Softmax(softmax) => !softmax.logarithm && matches!(task, Task::MultiClass { .. }),
-                Operator::Activation(Activation::Sigmoid) => !matches!(task, Task::MultiClass { .. }),
+                Operator::Softmax(softmax) => !softmax.logarithm && exclusive,
+                Operator::Activation(Activation::Sigmoid) => !exclusive,
                 _ => false,
             };
             if probabilities {

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Arc;
 
-use nocebo_core::{DifferentiableModel, Gradient, Model, ModelSpec, Objective, Outputs, Samples};
+use nocebo_core::{DifferentiableModel, Gradient, Model, ModelSpec, Objective, Outputs, Samples, Task};
 use rayon::prelude::*;
 
 use crate::executor::{Execution, Executor, Mode, no_gradient};
@@ -18,6 +18,10 @@ use crate::{Device, Dimension, Error, Graph};
 /// copies of its first sample. The value is a compromise between full passes and little waste on the few samples that
 /// an attack still works on.
 const CHUNK: usize = 16;
+
+/// Most values of the samples of one pass: of large pictures and volumes there are fewer than [`CHUNK`], down to one, since
+/// a network keeps many times their size.
+const CHUNK_VALUES: usize = 1 << 18;
 
 impl Graph {
     /// The spec that nocebo wrote into this graph; `None` for a graph from elsewhere.
@@ -74,22 +78,28 @@ impl GraphModel {
         };
         let chunk = match input.shape.as_deref().and_then(<[Dimension]>::first) {
             Some(Dimension::Fixed(batch)) if *batch > 0 => *batch,
-            _ => CHUNK,
+            _ => (CHUNK_VALUES / spec.domain.elements()).clamp(1, CHUNK),
         };
         let executor = Executor::new(graph.clone(), device)?;
         let mut shape = vec![chunk];
         shape.extend_from_slice(spec.domain.shape());
         let facts = executor.facts(&[shape])?;
         let output = facts.get(&graph.outputs[0]).and_then(|fact| fact.shape.clone());
-        let expected = spec.task.outputs();
-        let got: Option<usize> = output.as_ref().map(|shape| shape.iter().product());
-        if got != Some(chunk * expected) {
+        let fits = |got: &[usize]| match &spec.task {
+            Task::Segmentation(task) => {
+                got.len() == task.shape.len() + 2 && got[..2] == [chunk, task.logits()] && got[2..] == task.shape
+            }
+            task => got.iter().product::<usize>() == chunk * task.outputs(),
+        };
+        if !output.as_deref().is_some_and(fits) {
             let got = output.map_or("a shape that depends on the values".to_owned(), |shape| format!("{shape:?}"));
-            return Err(Error::graph(
-                "output of the network",
-                format!("{expected} logits for each of {chunk} samples"),
-                got,
-            ));
+            let expected = match &spec.task {
+                Task::Segmentation(task) => {
+                    format!("{} logits for each of {:?} positions of {chunk} samples", task.logits(), task.shape)
+                }
+                task => format!("{} logits for each of {chunk} samples", task.outputs()),
+            };
+            return Err(Error::graph("output of the network", expected, got));
         }
         Ok(Self { executor, spec, chunk })
     }

@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use nocebo_core::{DifferentiableModel, Label, ModelSpec, Samples, Seed, Task};
+use nocebo_core::{DifferentiableModel, Goal, GoalObjective, Label, Loss, ModelSpec, Objective, Samples, Seed, Task};
 use rand::RngExt;
 use rand::seq::SliceRandom;
 use rayon::prelude::*;
@@ -397,6 +397,13 @@ fn loss(task: &Task, logits: &[f32], labels: &[Label]) -> Result<(f32, Vec<f32>)
                     let wanted = f64::from(u8::from(other == *class));
                     *slope = (share * (exponentials[other] / total - wanted)) as f32;
                 }
+            }
+            (Task::Segmentation(_), Label::Mask(_)) => {
+                // The mean of −log p over the positions, which an untargeted attack raises.
+                let goal = Goal::Untargeted { labels: vec![label.clone()] };
+                let objective = GoalObjective::new(&goal, task, Loss::CrossEntropy)?;
+                sum += share * f64::from(objective.evaluate(0, logits, slopes)?);
+                slopes.iter_mut().for_each(|slope| *slope *= share as f32);
             }
             (Task::Binary { .. }, Label::Class(class)) => {
                 sum += share * flag(logits[0], *class == 1, share, &mut slopes[0]);

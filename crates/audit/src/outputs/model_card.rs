@@ -12,7 +12,7 @@ use crate::findings::Status;
 /// The model card of an audit.
 pub(crate) fn model_card(audit: &Audit) -> Value {
     let mut metrics = vec![metric("accuracy", &audit.clean.accuracy, "clean")];
-    let mut classes = |slice: &str, decisions: &crate::DecisionMetrics| {
+    let classes = |slice: &str, decisions: &crate::DecisionMetrics| {
         let mut found = Vec::new();
         for class in &decisions.classes {
             let slice = format!("{slice}, {}", class.class);

@@ -73,6 +73,7 @@ pub fn html(entries: &[ReportEntry<'_>]) -> Result<String, AuditError> {
     extent::heat_map(&mut page, entries);
     clinical(&mut page, entries);
     extent::subgroups(&mut page, entries);
+    overlaps(&mut page, entries);
     examples(&mut page, entries)?;
     manifest(&mut page, entries);
     let _ = write!(
@@ -97,6 +98,7 @@ pub(crate) fn decision_name(label: &Label, names: &[String]) -> String {
                 .collect();
             if present.is_empty() { "no finding".to_owned() } else { present.join(" + ") }
         }
+        Label::Mask(_) => "mask".to_owned(),
     }
 }
 
@@ -578,6 +580,45 @@ fn clinical(page: &mut String, entries: &[ReportEntry<'_>]) {
 
 fn auc_with_interval(auc: &Auc) -> String {
     format!("{:.3} <span class=\"range\">({:.3}–{:.3})</span>", auc.value, auc.lower, auc.upper)
+}
+
+/// Agreement of masks with the truth, for the audits of segmentations.
+fn overlaps(page: &mut String, entries: &[ReportEntry<'_>]) {
+    let masks: Vec<_> = entries.iter().filter(|entry| entry.audit.clean.overlaps.is_some()).collect();
+    if masks.is_empty() {
+        return;
+    }
+    page.push_str("<section>\n<h2>Each structure: clean and under attack</h2>\n<p class=\"note\">Means over the samples in \
+         which the structure occurs. Under attack each sample counts with its least Dice over all attacks at that budget \
+         or a smaller one.</p>\n");
+    for ReportEntry { name, audit, .. } in masks {
+        let _ = write!(
+            page,
+            "<h3>{}</h3>\n<div class=\"scroll\"><table>\n<caption>Overlap with the truth</caption>\n\
+             <thead><tr><th scope=\"col\">Structure</th><th scope=\"col\" class=\"text\">Budget</th>\
+             <th scope=\"col\">Dice</th><th scope=\"col\">Intersection over union</th></tr></thead>\n<tbody>\n",
+            escape(name)
+        );
+        let mut rows = |budget: &str, metrics: &DecisionMetrics| {
+            let shown = |value: Option<f64>| value.map_or_else(|| "–".to_owned(), |value| format!("{value:.3}"));
+            for overlap in metrics.overlaps.iter().flatten() {
+                let _ = writeln!(
+                    page,
+                    "<tr><th scope=\"row\">{}</th><td class=\"text\">{budget}</td><td>{}</td><td>{}</td></tr>",
+                    escape(&overlap.class),
+                    shown(overlap.dice),
+                    shown(overlap.iou),
+                );
+            }
+        };
+        rows("clean", &audit.clean);
+        for threat in &audit.threats {
+            let budget = format!("{}:{}", threat.norm, significant(f64::from(threat.epsilon)));
+            rows(&budget, &threat.worst_case.decisions);
+        }
+        page.push_str("</tbody></table></div>\n");
+    }
+    page.push_str("</section>\n");
 }
 
 fn findings(page: &mut String, entries: &[ReportEntry<'_>]) {

@@ -16,7 +16,7 @@ for (const table of document.querySelectorAll("table.sortable")) {
         const rows = [...body.rows].filter((row) => !row.querySelector("[scope=rowgroup]"));
         rows.sort((a, b) => {
           const [x, y] = [number(a), number(b)];
-          const order = isNaN(x) || isNaN(y) ? text(a).localeCompare(text(b)) : x - y;
+          const order = isFinite(x) && isFinite(y) ? x - y : text(a).localeCompare(text(b));
           return up ? order : -order;
         });
         body.append(...rows);

@@ -2,9 +2,6 @@
 
 use nocebo_audit::Audit;
 
-use crate::failure::{Failure, OrFail};
-
-pub(crate) fn run() -> Result<(), Failure> {
-    println!("{}", serde_json::to_string_pretty(&Audit::schema()).or_usage()?);
-    Ok(())
+pub(crate) fn run() {
+    print!("{}", Audit::schema());
 }

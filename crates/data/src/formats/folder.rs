@@ -375,6 +375,10 @@ fn checked_path(file: &str, place: &str) -> Result<String, DataError> {
 /// When samples are no images with 1 or 3 channels, the domain is not one of whole numbers from 0 to at most 65535, a
 /// value is not a whole number inside the bounds, or the folder exists or cannot be written.
 pub fn write(path: &Path, data: &Dataset) -> Result<(), DataError> {
+    if data.is_segmentation() {
+        let reason = "masks have a folder of their own";
+        return Err(nocebo_core::Error::unsupported("a table of masks", reason).into());
+    }
     let samples = data.samples();
     let &[channels @ (1 | 3), height, width] = samples.shape() else {
         let shape = format!("{:?}", samples.shape());
@@ -436,6 +440,7 @@ fn write_table(path: &Path, data: &Dataset) -> Result<(), csv::Error> {
         match label {
             Label::Class(class) => cells.push(data.class_names()[*class].clone()),
             Label::Findings(findings) => cells.extend(findings.iter().map(|&f| u8::from(f).to_string())),
+            Label::Mask(_) => cells.push(String::new()), // refused by `write`
         }
         cells.extend(data.patients().map(|patients| patients[row].clone()));
         cells.extend(data.groups().values().map(|column| column[row].clone()));
