@@ -64,7 +64,7 @@ def main() -> None:
 
         def audit(out: str) -> list[str]:
             return command(
-                "audit", "--model", "m.onnx", "--data", "data.npz", "--threat", "linf:4,16,32", "--protocol", "standard",
+                "audit", "--model", "m.onnx", "--data", "data.npz", "--threat", "linf:8,16,32", "--protocol", "standard",
                 "--out", out,
             )
 

@@ -105,7 +105,7 @@ pub(crate) fn decision_name(label: &Label, names: &[String]) -> String {
 fn headline(page: &mut String, entries: &[ReportEntry<'_>]) {
     page.push_str("<section aria-label=\"Headline\">\n<div class=\"cards\">\n");
     for ReportEntry { name, audit, .. } in entries {
-        let _ = write!(page, "<article class=\"card\">\n<h3>{}</h3>\n", escape(name));
+        let _ = write!(page, "<article class=\"card\">\n<h2>{}</h2>\n", escape(name));
         if let Some(threat) = audit.headline() {
             let robust = &threat.worst_case.robust_accuracy;
             let _ = write!(
@@ -295,6 +295,20 @@ fn threat_text(audit: &Audit) -> String {
         fact("Query limit", &format!("{limit} forward passes a sample"));
     }
     fact("Attacks", &attacks.join(", "));
+    scope_facts(audit, fact);
+    text.push_str(
+        "</dl>\n<p class=\"note\">Samples that are wrong without an attack are not attacked and count as not robust. \
+         A sample counts as robust at a budget only if no attack brings it down at that budget or a smaller one. Every \
+         success is confirmed by a forward pass of the audit's own, once as computed and once after rounding to what a \
+         file stores. Noise is a control and never part of the worst case. An attack of a cascade runs only on samples that \
+         no earlier attack brought down; its figures are those after it and all before it. Where patients have several \
+         samples, a second interval draws whole patients again (bootstrap).</p>\n",
+    );
+    text
+}
+
+fn scope_facts(audit: &Audit, mut fact: impl FnMut(&str, &str)) {
+    let data = &audit.data;
     let storage = if data.resolution > 0.0 {
         format!("stored in steps of {} {}", significant(f64::from(data.resolution)), escape(&data.unit))
     } else {
@@ -329,15 +343,6 @@ fn threat_text(audit: &Audit) -> String {
             audit.skipped.iter().map(|skipped| format!("{} in {}", escape(&skipped.attack), skipped.norm)).collect();
         fact("Left out", &format!("{} (not defined)", skipped.join(", ")));
     }
-    text.push_str(
-        "</dl>\n<p class=\"note\">Samples that are wrong without an attack are not attacked and count as not robust. \
-         A sample counts as robust at a budget only if no attack brings it down at that budget or a smaller one. Every \
-         success is confirmed by a forward pass of the audit's own, once as computed and once after rounding to what a \
-         file stores. Noise is a control and never part of the worst case. An attack of a cascade runs only on samples that \
-         no earlier attack brought down; its figures are those after it and all before it. Where patients have several \
-         samples, a second interval draws whole patients again (bootstrap).</p>\n",
-    );
-    text
 }
 
 fn curves(page: &mut String, entries: &[ReportEntry<'_>]) {
