@@ -58,6 +58,8 @@ pub(crate) enum Command {
     Attack(Attack),
     /// List the attacks, or show the settings of one.
     Attacks(Attacks),
+    /// Describe an ONNX model: inputs, task, operators, size, gradients, taps, metadata.
+    Inspect(Inspect),
     /// Run any ONNX model on arrays.
     Run(Run),
     /// Check that this machine and this build work.
@@ -107,6 +109,12 @@ pub(crate) struct Schedule {
     /// Stop after this many epochs without a better validation result; 0 for never.
     #[arg(long, default_value_t = 0)]
     pub(crate) patience: usize,
+    /// Leave the weights of these names as they are, such as `layer1.*`; may be repeated.
+    #[arg(long, value_name = "PATTERN")]
+    pub(crate) freeze: Vec<String>,
+    /// Keep batch norm at its running statistics.
+    #[arg(long)]
+    pub(crate) freeze_batch_norm: bool,
 }
 
 /// Which optimiser.
@@ -334,12 +342,22 @@ pub(crate) struct Attacks {
     pub(crate) show: Option<String>,
 }
 
+/// Arguments of `inspect`.
+#[derive(Args, Debug)]
+pub(crate) struct Inspect {
+    /// ONNX file.
+    pub(crate) model: PathBuf,
+    /// Print every node instead: `output: Operator(inputs; attributes)`.
+    #[arg(long)]
+    pub(crate) nodes: bool,
+}
+
 /// Arguments of `run`.
 #[derive(Args, Debug)]
 pub(crate) struct Run {
     /// ONNX file.
     pub(crate) model: PathBuf,
-    /// An array (.npy) for each input of the model, in order.
+    /// An array (.npy) or ONNX tensor (.pb) for each input of the model, in order; may be repeated.
     #[arg(long, required = true)]
     pub(crate) input: Vec<PathBuf>,
     /// Also write the gradient of the sum of the first output by each input.

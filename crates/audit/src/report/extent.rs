@@ -38,9 +38,13 @@ fn curve(page: &mut String, id: &str, name: &str, audit: &Audit, changes: &Least
     let share = |standing: usize| standing as f64 / audit.data.in_scope.max(1) as f64;
     let mut points = vec![(0.0, share(fallen + changes.standing))];
     for step in 1..=POINTS {
-        let reached = fallen * step / POINTS;
-        if reached > 0 && points.last().is_none_or(|(last, _)| changes.distances[reached - 1] > *last) {
-            points.push((changes.distances[reached - 1], share(fallen - reached + changes.standing)));
+        let Some(place) = (fallen * step / POINTS).checked_sub(1) else { continue };
+        let distance = changes.distances[place];
+        // All that fell by here, in one step.
+        let reached = changes.distances.partition_point(|other| *other <= distance);
+        let (last, before) = points[points.len() - 1];
+        if distance > last || points.len() == 1 {
+            points.extend([(distance, before), (distance, share(fallen - reached + changes.standing))]);
         }
     }
     let greatest = changes.distances[fallen - 1];

@@ -8,6 +8,7 @@ pub(crate) mod demo;
 pub(crate) mod doctor;
 pub(crate) mod harden;
 pub(crate) mod init;
+pub(crate) mod inspect;
 pub(crate) mod run;
 pub(crate) mod schema;
 pub(crate) mod train;

@@ -26,6 +26,8 @@ impl Schedule {
             shift: self.shift,
             flip: self.flip,
             patience: self.patience,
+            freeze_batch_norm: self.freeze_batch_norm,
+            frozen: self.freeze.clone(),
             ..TrainingConfig::default()
         }
     }
