@@ -440,3 +440,142 @@ fn beats_are_trained_on_attacked_and_written_back_in_their_own_steps() {
     let text = fs::read_to_string(folder.path().join("adversarial/attack.json")).unwrap();
     assert!(text.contains("\"unit\": \"mV\""), "{text}");
 }
+
+fn records(folder: &Path, out: &str) -> Vec<u8> {
+    fs::read(folder.join(out).join("records.parquet")).unwrap()
+}
+
+#[test]
+fn an_audit_is_repeated_from_its_resolved_recipe_and_refuses_a_changed_file() {
+    let folder = trained();
+    let path = folder.path();
+    succeed(
+        path,
+        "audit --model m.onnx --data phantoms.npz --threat linf:4/255range,16 --protocol quick --samples 10 --seed 3 --out first",
+    );
+    succeed(path, "audit --recipe first/resolved.toml --out again/deeper --batch-size 3");
+    assert_eq!(records(path, "first"), records(path, "again/deeper"));
+    let resolved = fs::read_to_string(path.join("again/deeper/resolved.toml")).unwrap();
+    for expected in
+        ["path = \"../../m.onnx\"", "\"linf:4,16\"", "protocol = \"quick\"", "sha256 = ", "steps = 20", "seed = 3"]
+    {
+        assert!(resolved.contains(expected), "{expected} in\n{resolved}");
+    }
+    let summary = fs::read_to_string(path.join("first/audit.json")).unwrap();
+    assert!(summary.contains("\"protocol\": \"quick look\""));
+    assert_eq!(nocebo(path, "audit --recipe first/resolved.toml --seed 4 --out x").0, 2);
+
+    let mut bytes = fs::read(path.join("m.onnx")).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    fs::write(path.join("m.onnx"), bytes).unwrap();
+    let (code, _, error) = nocebo(path, "audit --recipe first/resolved.toml --out x");
+    assert!(code == 3 && error.contains("has changed since"), "{code} {error}");
+}
+
+#[test]
+fn a_recipe_that_is_wrong_is_shown_with_its_line() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path();
+    let good = "schema = 1\n[model]\npath = 'm.onnx'\n[data]\npath = 'd.npz'\n[threat]\nbudgets = ['linf:1']\n";
+    let cases = [
+        (good.replace("budgets", "budgts"), "budgts"),
+        (good.replace("linf:1", "linf:-1"), "linf:-1"),
+        (good.replace("schema = 1", "schema = 1\ngates = ['robustness > 1']"), "robustness > 1"),
+        (format!("{good}[[attack]]\nnme = 'pgd'\n"), "nme"),
+        (good.replace("schema = 1", "schema = 2"), "schema"),
+        ("schema = [".to_owned(), "schema = ["),
+    ];
+    for (text, mentions) in cases {
+        fs::write(path.join("audit.toml"), &text).unwrap();
+        let (code, _, error) = nocebo(path, "audit --recipe audit.toml --out x");
+        assert!(code == 2 && error.contains(mentions) && error.contains("audit.toml"), "{code} {error}\n{text}");
+    }
+    fs::write(path.join("audit.toml"), good).unwrap();
+    let (code, _, error) = nocebo(path, "audit --recipe audit.toml --out x");
+    assert!(code == 3 && error.contains("m.onnx"), "{code} {error}");
+    assert_eq!(nocebo(path, "audit --recipe audit.toml --samples 3 --out x").0, 2, "flags beside a recipe");
+}
+
+#[test]
+fn init_writes_a_recipe_that_runs() {
+    let folder = trained();
+    let path = folder.path();
+    succeed(path, "init --model m.onnx --data phantoms.npz");
+    let recipe = fs::read_to_string(path.join("audit.toml")).unwrap();
+    assert!(recipe.contains("budgets = [\"linf:0.5,1,2,4,8,64\"]"), "{recipe}");
+    assert_eq!(nocebo(path, "init --model m.onnx --data phantoms.npz").0, 2, "nothing is written over");
+    // Comments that hold a setting hold a valid one.
+    let quick = recipe.replace("\"standard\"", "\"quick\"").replace("samples = 0 ", "samples = 4 ");
+    let quick = quick.replace("# \"robust", "\"robust").replace(">= 0.5\"", ">= 0.0\"").replace("# query", "query");
+    let quick =
+        quick.replace("# finding", "finding").replace("# channel", "channel").replace("# class_names", "class_names");
+    let quick = quick.replace("# [[attack]]", "[[attack]]").replace("# name", "name").replace("# label", "label");
+    let quick = quick.replace("# settings = { steps = 200, restarts = 5 }", "settings = { steps = 3 }");
+    fs::write(path.join("audit.toml"), quick).unwrap();
+    succeed(path, "audit --recipe audit.toml --out results");
+    assert!(fs::read_to_string(path.join("results/audit.json")).unwrap().contains("pgd-long"));
+}
+
+#[test]
+fn a_foreign_file_is_told_its_task_threshold_and_normalisation() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path();
+    data(path);
+    // One logit: 2·(mean of the normalised image) − 1, so that the threshold of ½ is the decision at its zero.
+    let mut b = nocebo_graph::GraphBuilder::new("foreign", Seed(1));
+    let x = b.input("image", &[1, 28, 28]);
+    let x = b.global_average("pool", &x);
+    let x = b.linear("head", &x, (1, 1));
+    let graph = b.finish(&[&x]).unwrap();
+    nocebo_graph::onnx::write(&graph, &path.join("foreign.onnx")).unwrap();
+    let recipe = "schema = 1\nprotocol = 'quick'\n[model]\npath = 'foreign.onnx'\ntask = 'binary'\nthresholds = [0.73105858]\n\
+                  normalization = { mean = [100.0], standard_deviation = [50.0] }\n[data]\npath = 'phantoms.npz'\nsamples = 6\n\
+                  [threat]\nbudgets = ['linf:8']\n";
+    fs::write(path.join("audit.toml"), recipe).unwrap();
+    succeed(path, "audit --recipe audit.toml --out results");
+    let audit = nocebo_audit::Audit::read(&path.join("results")).unwrap();
+    let nocebo_core::Task::Binary { threshold } = audit.model.task else { panic!("{:?}", audit.model.task) };
+    // The log-odds of 0.731 are 1.
+    assert!((threshold - 1.0).abs() < 1e-5, "{threshold}");
+    assert_eq!(audit.settings.protocol.as_deref(), Some("quick look"));
+    for (wrong, mentions) in [
+        (recipe.replace("0.73105858", "1.5"), "above 0 and below 1"),
+        (recipe.replace("mean = [100.0]", "mean = [1.0, 2.0]"), "1 channels"),
+        (recipe.replace("'binary'", "'multi_class'"), "thresholds"),
+    ] {
+        fs::write(path.join("audit.toml"), wrong).unwrap();
+        let (code, _, error) = nocebo(path, "audit --recipe audit.toml --out x");
+        assert!(code == 2 && error.contains(mentions), "{code} {error}");
+    }
+}
+
+#[test]
+fn an_audit_that_runs_out_of_time_says_what_is_missing_and_continues() {
+    let folder = trained();
+    let path = folder.path();
+    let audit = "audit --model m.onnx --data phantoms.npz --threat linf:2,8 --protocol quick --samples 8 --out";
+    let (code, _, error) = nocebo(path, &format!("{audit} part --max-minutes 0.0000001"));
+    assert!(code == 4 && error.contains("missing: noise linf:2, noise linf:8, fgsm linf:2"), "{code} {error}");
+    assert!(!path.join("part/audit.json").exists() && path.join("part/resolved.toml").is_file());
+    succeed(path, &format!("{audit} part"));
+    succeed(path, &format!("{audit} whole --max-minutes 10"));
+    assert_eq!(records(path, "part"), records(path, "whole"));
+    assert_eq!(nocebo(path, &format!("{audit} x --max-minutes 0")).0, 2);
+}
+
+#[test]
+fn two_audits_are_compared_sample_by_sample() {
+    let folder = trained();
+    let path = folder.path();
+    succeed(path, "train --data phantoms.npz --architecture mlp --epochs 1 --batch-size 16 --seed 2 --out n.onnx");
+    for model in ["m", "n"] {
+        succeed(
+            path,
+            &format!("audit --model {model}.onnx --data phantoms.npz --threat linf:2 --attacks fgsm --out {model}"),
+        );
+    }
+    let out = succeed(path, "compare m n --out both.html");
+    assert!(out.contains("p McNemar") && out.contains("linf:2") && out.contains("the same 24 samples"), "{out}");
+    assert!(fs::read_to_string(path.join("both.html")).unwrap().contains("<article"));
+    assert_eq!(nocebo(path, "compare m nothing").0, 3);
+}
