@@ -345,7 +345,8 @@ pub fn write(path: &Path, data: &Dataset) -> Result<(), DataError> {
     }
     // As read: the lower bound is the least stored value that is no mark of a missing sample.
     let least = f64::from(format.missing() + 1);
-    let gain = (1e6 / step).round() / 1e6;
+    // The step is known to single precision.
+    let gain: f64 = format!("{:.6e}", 1.0 / step).parse().unwrap_or(1.0 / step);
     let baseline = (least - lower / step).round() as i32;
     let (before, after) = window(frequency);
     let mut records = Vec::with_capacity(data.len());
@@ -472,6 +473,7 @@ mod tests {
         moved.rows_mut().for_each(|row| data.domain().store(row));
         let stored = data.with_samples(moved).unwrap();
         write(&out, &stored).unwrap();
+        assert!(fs::read_to_string(out.join("000001.hea")).unwrap().contains(" 200(1024)/mV "));
         let mut again = Vec::new();
         for split in Split::ALL {
             again.extend(read(&out, split, &OpenOptions::default()).into_iter().flat_map(|data| {
