@@ -7,8 +7,11 @@ use std::path::Path;
 
 use assert_cmd::Command;
 use nocebo_core::Seed;
+use nocebo_data::formats::npy::{self, Array};
 use nocebo_data::phantoms::chest_xray::{ChestXray, ChestXrayConfig};
 use nocebo_data::{Dataset, Split, formats::npz};
+use nocebo_graph::operators::{Arithmetic, Operator, Unary};
+use nocebo_graph::{ElementType, Graph, Input, Node, Tensor, onnx};
 use tempfile::TempDir;
 
 /// Exit code, standard output and standard error of `nocebo` run in a folder, its arguments split at spaces.
@@ -94,6 +97,108 @@ fn attack_and_harden_write_what_they_say() {
     let out = succeed(folder.path(), harden);
     assert!(out.contains("under PGD at linf:2"), "{out}");
     succeed(folder.path(), "attack --model h.onnx --data phantoms.npz --threat linf:2 --samples 4 --out again");
+}
+
+#[test]
+fn frozen_weights_stay_and_an_unknown_one_is_refused() {
+    let folder = trained();
+    let weights = |name: &str| onnx::read(&folder.path().join(name)).unwrap().constants;
+    let go_on = "train --data phantoms.npz --from m.onnx --epochs 1 --batch-size 16";
+    succeed(folder.path(), &format!("{go_on} --freeze head.* --freeze-batch-norm --out t.onnx"));
+    succeed(
+        folder.path(),
+        "harden m.onnx --data phantoms.npz --threat linf:2 --epochs 1 --batch-size 20 --freeze head.* --out h.onnx",
+    );
+    let before = weights("m.onnx");
+    for after in [weights("t.onnx"), weights("h.onnx")] {
+        for (name, constant) in &before {
+            let trained = name.starts_with("hidden");
+            assert_eq!(after[name] != *constant, trained, "{name}");
+        }
+    }
+    let (code, _, error) = nocebo(folder.path(), &format!("{go_on} --freeze hed.* --out x.onnx"));
+    assert!(code == 2 && error.contains("hed.*") && error.contains("head.bias"), "{error}");
+}
+
+#[test]
+fn a_model_is_described() {
+    let folder = trained();
+    let shown = succeed(folder.path(), "inspect m.onnx");
+    for part in
+        ["float [batch, 1, 28, 28]", "one of 2 classes (logits)", "multiply-adds", "exact at every node", "nocebo.spec"]
+    {
+        assert!(shown.contains(part), "{part}\n{shown}");
+    }
+    assert!(succeed(folder.path(), "inspect m.onnx --nodes").contains(": Gemm("));
+    let mut bytes = fs::read(folder.path().join("m.onnx")).unwrap();
+    for name in [&b"Relu"[..], b"Gemm"] {
+        let places: Vec<usize> = (0..bytes.len() - 4).filter(|&at| bytes[at..].starts_with(name)).collect();
+        places.into_iter().for_each(|at| bytes[at] = b'Z');
+    }
+    fs::write(folder.path().join("strange.onnx"), bytes).unwrap();
+    let (code, _, error) = nocebo(folder.path(), "inspect strange.onnx");
+    assert!(code == 3 && error.contains("`Zelu`") && error.contains("`Zemm`"), "{error}");
+}
+
+/// A model with an integer, a truth and a float input, and outputs of the same types.
+fn typed_model(path: &Path) {
+    let input = |name: &str, element| Input { name: name.into(), shape: None, element };
+    let node = |name: &str, operator: Operator, inputs: &[&str]| Node {
+        name: name.into(),
+        operator,
+        inputs: inputs.iter().map(|&input| input.to_owned()).collect(),
+        outputs: vec![name.into()],
+    };
+    let graph = Graph {
+        inputs: vec![
+            input("places", ElementType::I64),
+            input("mask", ElementType::Bool),
+            input("values", ElementType::F32),
+        ],
+        outputs: ["double", "next", "not"].map(str::to_owned).to_vec(),
+        nodes: vec![
+            node("next", Arithmetic::Add.into(), &["places", "places"]),
+            node("not", Unary::Not.into(), &["mask"]),
+            node("double", Arithmetic::Add.into(), &["values", "values"]),
+        ],
+        ..Graph::default()
+    };
+    onnx::write(&graph, path).unwrap();
+}
+
+#[test]
+fn arrays_of_any_type_are_run_and_values_that_would_change_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path();
+    typed_model(&path.join("typed.onnx"));
+    let array = |name: &str, element, shape: &[usize], bytes: &[u8]| {
+        npy::write_array(&path.join(name), &Array { element, shape: shape.to_vec(), bytes: bytes.to_vec() }).unwrap();
+    };
+    // An integer that 32-bit floats do not hold.
+    let large = (1i64 << 53) + 1;
+    array("places.npy", "int64", &[1], &large.to_le_bytes());
+    array("mask.npy", "bool", &[2], &[1, 0]);
+    array("values.npy", "float64", &[1], &0.1f64.to_le_bytes());
+    onnx::write_tensor("values", &Tensor::floats(&[1], vec![0.1]).unwrap(), &path.join("values.pb")).unwrap();
+    for (values, out) in [("values.npy", "a"), ("values.pb", "b")] {
+        let command =
+            format!("run typed.onnx --input places.npy --input mask.npy --input {values} --gradient --out {out}");
+        succeed(path, &command);
+        let read = |name: &str| npy::read_array(&path.join(out).join(name), 9).unwrap();
+        assert_eq!((read("next.npy").element, read("next.npy").bytes), ("int64", (2 * large).to_le_bytes().to_vec()));
+        assert_eq!((read("not.npy").element, read("not.npy").bytes), ("bool", vec![0, 1]));
+        assert_eq!(read("double.npy").bytes, 0.2f32.to_le_bytes());
+    }
+    array("halves.npy", "float32", &[1], &0.5f32.to_le_bytes());
+    array("bytes.npy", "uint8", &[2], &[1, 2]);
+    for (inputs, mentions) in [
+        ("--input halves.npy --input mask.npy --input values.npy", "int64"),
+        ("--input places.npy --input bytes.npy --input values.npy", "bool"),
+        ("--input places.npy", "places, mask, values"),
+    ] {
+        let (code, _, error) = nocebo(path, &format!("run typed.onnx {inputs} --out x"));
+        assert!(code == 2 && error.contains(mentions) && !path.join("x").exists(), "{error}");
+    }
 }
 
 #[test]

@@ -2,13 +2,17 @@
 //! edited and printed.
 
 pub mod builder;
+pub mod edit;
 pub mod error;
 pub mod executor;
 pub mod graph;
+mod memory;
 pub mod model;
+pub mod network;
 pub mod onnx;
 pub mod operators;
 mod plan;
+pub mod summary;
 pub mod tensor;
 pub mod train;
 mod value;
@@ -21,4 +25,5 @@ pub use error::{Error, OperatorError};
 pub use executor::Executor;
 pub use graph::{Dimension, Graph, Input, Node};
 pub use model::GraphModel;
+pub use network::Network;
 pub use tensor::{ElementType, Tensor};

@@ -13,6 +13,7 @@ use rand::seq::SliceRandom;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
+use crate::edit::matches;
 use crate::executor::{Execution, Executor, Mode, no_gradient};
 use crate::value::{DeviceTensor, Value};
 use crate::{Device, Error, Graph, GraphModel, Tensor};
@@ -55,7 +56,8 @@ pub struct TrainingConfig {
     pub patience: usize,
     /// Keep batch norm at its running statistics.
     pub freeze_batch_norm: bool,
-    /// Parameters whose names begin with one of these stay as they are.
+    /// Parameters whose names are of one of these forms stay as they are; `*` stands for any characters, `?` for one. Each
+    /// form must fit a parameter.
     pub frozen: Vec<String>,
 }
 
@@ -200,7 +202,9 @@ impl Training<'_> {
         let mut graph = original.up_to_logits(&self.spec.task);
         let executor = Executor::new(graph.clone(), self.device)?;
         let learner = Learner { executor, config: self.config, spec: self.spec, device: self.device };
-        let mut weights = Weights::of(&graph, self.config);
+        let mut weights = Weights::of(&graph, &self.config.frozen)?;
+        let rule =
+            Rule { optimizer: self.config.optimizer, momentum: MOMENTUM, weight_decay: self.config.weight_decay };
         if weights.values.is_empty() {
             return Err(Error::Training("the network has no parameter that may change".to_owned()));
         }
@@ -231,7 +235,7 @@ impl Training<'_> {
                 let pass = learner.pass(&weights, &batch, &labels, seed.named("dropout").stream(step as u64))?;
                 follow(&mut graph, &pass.statistics)?;
                 let rate = self.config.learning_rate * cosine(done, total);
-                weights.step(&pass.gradients, rate, self.config);
+                weights.step(&pass.gradients, rate, rule);
                 loss_sum += f64::from(pass.loss) * rows.len() as f64;
                 (self.observe)(Event::Step { done: done + 1, of: total, loss: pass.loss });
             }
@@ -481,53 +485,69 @@ fn augment(batch: &mut Samples, config: &TrainingConfig, seed: Seed) {
     }
 }
 
+/// β₁ of Adam and the momentum of SGD.
+const MOMENTUM: f32 = 0.9;
+
+/// How a step follows its gradients.
+#[derive(Clone, Copy)]
+pub(crate) struct Rule {
+    pub(crate) optimizer: Optimizer,
+    pub(crate) momentum: f32,
+    pub(crate) weight_decay: f32,
+}
+
 /// Trainable weights on the host with the state of their optimiser.
-struct Weights {
-    values: BTreeMap<String, Vec<f32>>,
+pub(crate) struct Weights {
+    pub(crate) values: BTreeMap<String, Vec<f32>>,
     first: BTreeMap<String, Vec<f32>>,
     second: BTreeMap<String, Vec<f32>>,
     steps: i32,
 }
 
 impl Weights {
-    fn of(graph: &Graph, config: &TrainingConfig) -> Self {
-        let free = |name: &&str| !config.frozen.iter().any(|start| name.starts_with(start.as_str()));
-        let values: BTreeMap<String, Vec<f32>> = graph
-            .parameters()
+    pub(crate) fn of(graph: &Graph, frozen: &[String]) -> Result<Self, Error> {
+        let parameters = graph.parameters();
+        if let Some(unused) = frozen.iter().find(|form| !parameters.iter().any(|name| matches(form, name))) {
+            let examples: Vec<&str> = parameters.iter().take(3).copied().collect();
+            let got = format!("`{unused}`, which fits none of {}, ...", examples.join(", "));
+            return Err(nocebo_core::Error::invalid("frozen", "the form of a parameter's name", got).into());
+        }
+        let free = |name: &&str| !frozen.iter().any(|form| matches(form, name));
+        let values: BTreeMap<String, Vec<f32>> = parameters
             .into_iter()
             .filter(free)
             .map(|name| (name.to_owned(), graph.constants[name].to_f32().into_owned()))
             .collect();
         let zeros: BTreeMap<String, Vec<f32>> =
             values.iter().map(|(name, values)| (name.clone(), vec![0.0; values.len()])).collect();
-        Self { values, first: zeros.clone(), second: zeros, steps: 0 }
+        Ok(Self { values, first: zeros.clone(), second: zeros, steps: 0 })
     }
 
-    fn write_to(&self, graph: &mut Graph) -> Result<(), Error> {
+    pub(crate) fn write_to(&self, graph: &mut Graph) -> Result<(), Error> {
         self.values.iter().try_for_each(|(name, values)| replace(graph, name, values.clone()))
     }
 
     /// One step of the optimiser with decoupled weight decay.
-    fn step(&mut self, gradients: &BTreeMap<String, Vec<f32>>, rate: f32, config: &TrainingConfig) {
-        const MOMENTUM: f32 = 0.9;
+    pub(crate) fn step(&mut self, gradients: &BTreeMap<String, Vec<f32>>, rate: f32, rule: Rule) {
         const BETA_2: f32 = 0.999;
+        let Rule { optimizer, momentum, weight_decay } = rule;
         self.steps += 1;
-        let (bias_1, bias_2) = (1.0 - MOMENTUM.powi(self.steps), 1.0 - BETA_2.powi(self.steps));
+        let (bias_1, bias_2) = (1.0 - momentum.powi(self.steps), 1.0 - BETA_2.powi(self.steps));
         let Self { values, first, second, .. } = self;
         // All three maps have the same keys in the same order.
         let states: Vec<_> = values.iter_mut().zip(first.values_mut().zip(second.values_mut())).collect();
         states.into_par_iter().for_each(|((name, values), (first, second))| {
             let Some(gradient) = gradients.get(name) else { return };
             for (((value, slope), first), second) in values.iter_mut().zip(gradient).zip(first).zip(second) {
-                *value -= rate * config.weight_decay * *value;
-                match config.optimizer {
+                *value -= rate * weight_decay * *value;
+                match optimizer {
                     Optimizer::Adam => {
-                        *first = MOMENTUM * *first + (1.0 - MOMENTUM) * slope;
+                        *first = momentum * *first + (1.0 - momentum) * slope;
                         *second = BETA_2 * *second + (1.0 - BETA_2) * slope * slope;
                         *value -= rate * (*first / bias_1) / ((*second / bias_2).sqrt() + 1e-8);
                     }
                     Optimizer::Sgd => {
-                        *first = MOMENTUM * *first + slope;
+                        *first = momentum * *first + slope;
                         *value -= rate * *first;
                     }
                 }
@@ -634,7 +654,7 @@ mod tests {
         let config = TrainingConfig {
             epochs: 1,
             batch_size: 16,
-            frozen: vec!["conv1".to_owned()],
+            frozen: vec!["conv1.*".to_owned()],
             shift: 1,
             flip: true,
             ..TrainingConfig::default()
@@ -647,6 +667,12 @@ mod tests {
         assert_eq!(one.graph.constants["conv1.weight"], start.constants["conv1.weight"]);
         assert_ne!(one.graph.constants["conv2.weight"], start.constants["conv2.weight"]);
         assert_ne!(one.graph.constants["bn1.running_mean"], start.constants["bn1.running_mean"]);
+        let config = TrainingConfig { freeze_batch_norm: true, frozen: vec!["*.bias".to_owned()], ..config };
+        let three = train("small-cnn", &spec, &config).unwrap();
+        for (name, constant) in &start.constants {
+            let trained = name.ends_with(".weight");
+            assert_eq!(three.graph.constants[name] != *constant, trained, "{name}");
+        }
     }
 
     #[test]
@@ -699,7 +725,8 @@ mod tests {
             TrainingConfig { epochs: 0, ..TrainingConfig::default() },
             TrainingConfig { batch_size: 1, ..TrainingConfig::default() },
             TrainingConfig { learning_rate: f32::NAN, ..TrainingConfig::default() },
-            TrainingConfig { frozen: vec![String::new()], ..TrainingConfig::default() },
+            TrainingConfig { frozen: vec!["*".to_owned()], ..TrainingConfig::default() },
+            TrainingConfig { frozen: vec!["conv9.*".to_owned()], ..TrainingConfig::default() },
         ] {
             assert!(train("mlp", &two, &config).is_err(), "{config:?}");
         }

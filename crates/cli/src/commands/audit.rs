@@ -13,11 +13,11 @@ use nocebo_data::Dataset;
 
 use crate::arguments::{Audit, Global};
 use crate::failure::{Failure, Kind, OrFail};
-use crate::load::{self, AnyAttack, NamedAttack};
+use crate::load::{self, AnyAttack, Loaded, NamedAttack};
 use crate::progress::bar;
 
 pub(crate) fn run(arguments: &Audit, global: &Global) -> Result<(), Failure> {
-    let (model, data) = load::model_and_samples(&arguments.samples, global)?;
+    let (Loaded { model, executor }, data) = load::model_and_samples(&arguments.samples, global)?;
     let deviation = load::standard_deviation(&arguments.samples.data, &data, global)?;
     let mut threats = Vec::new();
     for threat in &arguments.threat {
@@ -40,7 +40,7 @@ pub(crate) fn run(arguments: &Audit, global: &Global) -> Result<(), Failure> {
             .map(|(role, path)| hashed(role, path))
             .collect::<Result<_, _>>()?,
         command: Some(command_line()),
-        ..provenance(global)
+        ..provenance(global, &executor)
     };
     let named = load::attacks(&arguments.attacks)?;
     let learning = if named.iter().any(|named| matches!(named.attack, AnyAttack::Learns(_))) {
@@ -49,7 +49,8 @@ pub(crate) fn run(arguments: &Audit, global: &Global) -> Result<(), Failure> {
         None
     };
     let entries = entries(named, learning.as_ref())?;
-    let evaluation = audit((&model, &data, Some(deviation)), &entries, &settings, &provenance, &arguments.out, global)?;
+    let evaluation =
+        audit((model.as_ref(), &data, Some(deviation)), &entries, &settings, &provenance, &arguments.out, global)?;
     print_summary(&evaluation.audit);
     println!("wrote {}", arguments.out.display());
     let failed: Vec<String> =
@@ -125,11 +126,13 @@ fn pseudonyms(patients: &[String]) -> Vec<String> {
     patients.iter().map(|patient| format!("patient {}", first(patient))).collect()
 }
 
-pub(crate) fn provenance(global: &Global) -> Provenance {
+pub(crate) fn provenance(global: &Global, executor: &str) -> Provenance {
     Provenance {
         device: global.device.clone(),
         threads: rayon::current_num_threads(),
-        versions: [("nocebo".to_owned(), env!("CARGO_PKG_VERSION").to_owned())].into(),
+        versions: [("nocebo", env!("CARGO_PKG_VERSION").to_owned()), ("executor", executor.to_owned())]
+            .map(|(name, version)| (name.to_owned(), version))
+            .into(),
         ..Provenance::default()
     }
 }
