@@ -5,11 +5,11 @@
 
 Exports all networks with random weights (`cargo run --release --example zoo`), then prints for each: the greatest
 difference of its outputs from ONNX Runtime, relative to the greatest value; the distance of its gradient from PyTorch's,
-relative to its norm; the difference from torchvision's network of that name with the same weights, by name; and
+relative to its norm; the difference from the network of torchvision or PyTorch with the same weights, by name; and
 milliseconds to load the file, of a forward pass, and of one with the gradient, here and in PyTorch eager, each the median of
 5. PyTorch runs the ONNX file node by node (`TorchGraph`): one definition, so the same layers and weights.
 
-Exit code 1 when a difference from ONNX Runtime or torchvision exceeds 1e-4, or a gradient is further off than 1e-2. That is
+Exit code 1 when a difference from ONNX Runtime or the reference exceeds 1e-4, or a gradient is further off than 1e-2. That is
 no less because rounding moves single ReLUs and max-pools over their kinks: PyTorch in 32 bits is 1.5e-3 from itself in 64
 bits for the gradient of `unet`.
 """
@@ -31,13 +31,26 @@ from onnx import numpy_helper
 
 ROOT = Path(__file__).resolve().parents[1]
 LIMIT, GRADIENT_LIMIT, RUNS = 1e-4, 1e-2, 5
-REFERENCES = {
+TORCHVISION = {
     "densenet121": "densenet121",
     "efficientnet-b0": "efficientnet_b0",
     "mobilenet-v2": "mobilenet_v2",
     "resnet18": "resnet18",
     "resnet50": "resnet50",
 }
+
+
+class Records(torch.nn.Module):
+    """A recurrent layer of PyTorch and a linear layer on its last state."""
+
+    def __init__(self, name, features, classes):
+        super().__init__()
+        self.name = name
+        self.add_module(name, {"lstm": torch.nn.LSTM, "gru": torch.nn.GRU}[name](features, 128, batch_first=True))
+        self.fc = torch.nn.Linear(128, classes)
+
+    def forward(self, x):
+        return self.fc(getattr(self, self.name)(x.transpose(1, 2))[0][:, -1])
 
 
 class TorchGraph:
@@ -203,11 +216,15 @@ def median(work):
     return sorted(seconds)[RUNS // 2]
 
 
-def by_torchvision(name, graph, inputs, ours):
-    """Difference from torchvision's network with the same weights; None where it has none of that name."""
-    if name not in REFERENCES:
+def by_reference(name, graph, inputs, ours):
+    """Difference from the network of torchvision or PyTorch with the same weights; None where there is none."""
+    classes = ours[0].shape[1]
+    if name in TORCHVISION:
+        model = getattr(torchvision.models, TORCHVISION[name])(num_classes=classes).eval()
+    elif name in ("lstm", "gru"):
+        model = Records(name, inputs[0].shape[1], classes).eval()
+    else:
         return None
-    model = getattr(torchvision.models, REFERENCES[name])(num_classes=ours[0].shape[1]).eval()
     state = {key: value for key, value in graph.constants.items() if "/" not in key}
     wanted = model.state_dict()
     counters = {key: value for key, value in wanted.items() if key.endswith("num_batches_tracked")}
@@ -234,7 +251,7 @@ def compare(name, folder, ours):
         return torch.autograd.grad(graph(*leaves)[0].sum(), leaves)
 
     slopes = distance(gradients, [slope.numpy() for slope in gradient()])
-    reference = by_torchvision(name, graph, inputs, outputs)
+    reference = by_reference(name, graph, inputs, outputs)
     theirs = [median(lambda: TorchGraph(path)), median(forward), median(gradient)]
     cells = [f"{1e3 * mine:8.1f} {1e3 * other:8.1f}" for mine, other in zip(ours, theirs)]
     shown = "       -" if reference is None else f"{reference:8.1e}"
@@ -248,7 +265,7 @@ def main():
         subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
         times = json.loads((Path(folder) / "times.json").read_text())
         print(f"ONNX Runtime {onnxruntime.__version__}, PyTorch {torch.__version__}, {torch.get_num_threads()} threads")
-        print("| network | ONNX Runtime | gradient | torchvision | load ms: here, PyTorch | forward | with gradient |")
+        print("| network | ONNX Runtime | gradient | reference | load ms: here, PyTorch | forward | with gradient |")
         print("|---|---|---|---|---|---|---|")
         right = [compare(name, Path(folder) / name, ours) for name, ours in times.items()]
         sys.exit(not all(right))
