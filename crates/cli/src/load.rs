@@ -4,7 +4,10 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use nocebo_attacks::fit::FitAttack;
-use nocebo_core::{Attack, DifferentiableModel, Domain, ModelSpec, Norm, Seed, Task, ThreatModel, ThreatSpec};
+use nocebo_core::{
+    Attack, DifferentiableModel, Domain, MaskTolerance, ModelSpec, Norm, Seed, Segmentation, Task, ThreatModel,
+    ThreatSpec,
+};
 use nocebo_data::{DataError, Dataset, OpenOptions, Split};
 use nocebo_engine::EngineModel;
 use nocebo_graph::{Device, Graph, GraphModel, onnx};
@@ -61,7 +64,10 @@ pub(crate) fn optional_data(path: &Path, split: Split, global: &Global) -> Resul
 /// What a model for these data takes and decides.
 pub(crate) fn spec_for(data: &Dataset) -> ModelSpec {
     let classes = data.class_names().len();
-    let task = if data.is_multi_label() {
+    let task = if data.is_segmentation() {
+        let shape = data.domain().shape()[1..].to_vec();
+        Task::Segmentation(Segmentation { classes, shape, threshold: None, tolerance: MaskTolerance::default() })
+    } else if data.is_multi_label() {
         Task::MultiLabel { thresholds: vec![0.0; classes] }
     } else {
         Task::MultiClass { classes }

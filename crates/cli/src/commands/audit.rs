@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use indicatif::ProgressBar;
 use nocebo_audit::{
-    AttackEntry, Audit as Results, AuditData, AuditError, AuditRequest, AuditSettings, CONTROL, Evaluation, Event,
-    InputFile, LearningSet, Observer, Provenance, Rate, Status, Threat,
+    AttackEntry, Audit as Results, AuditData, AuditError, AuditRequest, AuditSettings, CONTROL, ClassOverlap,
+    DecisionMetrics, Evaluation, Event, InputFile, LearningSet, Observer, Provenance, Rate, Status, Threat,
 };
 use nocebo_core::{DifferentiableModel, Error, Seed};
 use nocebo_data::Dataset;
@@ -184,11 +184,13 @@ pub(crate) fn print_summary(audit: &Results) {
         audit.data.samples,
         shown(audit.clean.accuracy)
     );
+    print_overlaps("clean", &audit.clean);
     println!("{:<30} {:<23} after storage", "robust accuracy under", "");
     for threat in &audit.threats {
         let worst = &threat.worst_case;
         let name = format!("{}:{} {}", threat.norm, threat.epsilon, audit.data.unit);
         println!("{name:<30} {:<23} {}", shown(worst.robust_accuracy), shown(worst.robust_accuracy_stored));
+        print_overlaps("  worst", &worst.decisions);
         for cell in &threat.cells {
             println!(
                 "  {:<28} {:<23} {}",
@@ -204,6 +206,14 @@ pub(crate) fn print_summary(audit: &Results) {
     for finding in audit.findings.iter().filter(|finding| finding.status == Status::Fail) {
         println!("finding: {}", finding.title);
     }
+}
+
+/// Of masks, Dice and intersection over union of each class, in one line.
+fn print_overlaps(what: &str, decisions: &DecisionMetrics) {
+    let Some(overlaps) = &decisions.overlaps else { return };
+    let shown = |value: Option<f64>| value.map_or_else(|| "-".to_owned(), |value| format!("{value:.3}"));
+    let of = |overlap: &ClassOverlap| format!("{} {}/{}", overlap.class, shown(overlap.dice), shown(overlap.iou));
+    println!("{what} Dice/IoU: {}", overlaps.iter().map(of).collect::<Vec<_>>().join(", "));
 }
 
 /// A rate with its interval, as in `0.842 [0.785, 0.886]`.

@@ -8,9 +8,10 @@ use nocebo_graph::train::TrainingConfig;
 
 use super::audit::{audit, entries, print_summary, provenance};
 use super::harden::harden;
-use super::train::{accuracy, build, save, train};
+use super::train::{build, save, train};
 use crate::arguments::{Demo, Global, HardenMethod};
 use crate::failure::{Failure, OrFail};
+use crate::figures::Measure;
 use crate::load::{self, Loaded};
 use crate::progress::note;
 
@@ -82,7 +83,7 @@ pub(crate) fn run(arguments: &Demo, global: &Global) -> Result<(), Failure> {
         let folder = out.join(format!("audit-{name}"));
         let attacks = entries(load::attacks(ATTACKS)?, None)?;
         let evaluation = audit((model.as_ref(), test, Some(deviation)), &attacks, &settings, &origin, &folder, global)?;
-        println!("{name}: test accuracy {:.4}", accuracy(model.as_ref(), test).or_incomplete()?);
+        println!("{name}: test accuracy {:.4}", Measure::Accuracy.on(model.as_ref(), test).or_incomplete()?);
         print_summary(&evaluation.audit);
         evaluations.push(evaluation);
     }
