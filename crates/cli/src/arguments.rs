@@ -156,6 +156,12 @@ pub(crate) struct Train {
     /// Network of the zoo; an unknown name lists them.
     #[arg(long, default_value = "small-cnn", conflicts_with = "from")]
     pub(crate) architecture: String,
+    /// Begin with the weights of this safetensors file: PyTorch's names, or those of --key-map.
+    #[arg(long, conflicts_with = "from")]
+    pub(crate) weights: Option<PathBuf>,
+    /// JSON object of names in --weights and in the network: `{"module.": "", "head": "fc", "aux": null}`.
+    #[arg(long, requires = "weights")]
+    pub(crate) key_map: Option<PathBuf>,
     /// Continue from this ONNX file instead of a new network.
     #[arg(long)]
     pub(crate) from: Option<PathBuf>,

@@ -293,6 +293,7 @@ fn bad_input_gets_one_clear_message_the_right_code_and_no_output() {
     let archive = fs::read(path.join("phantoms.npz")).unwrap();
     fs::write(path.join("truncated.npz"), &archive[..archive.len() / 2]).unwrap();
     fs::write(path.join("text.onnx"), "this is no network\n").unwrap();
+    fs::write(path.join("pickled.pt"), b"PK\x03\x04 archive/data.pkl").unwrap();
     fs::write(path.join("file"), "").unwrap();
     let phantom = ChestXray::try_from(ChestXrayConfig { size: 32, ..ChestXrayConfig::default() }).unwrap();
     let other_size = phantom.dataset(Seed(1), 0..20).unwrap();
@@ -303,6 +304,9 @@ fn bad_input_gets_one_clear_message_the_right_code_and_no_output() {
         ("train --data truncated.npz --out x.onnx".to_owned(), 3, "truncated.npz"),
         ("train --data missing.npz --out x.onnx".to_owned(), 3, "missing.npz"),
         ("train --data phantoms.npz --architecture resnet-18 --out x.onnx".to_owned(), 2, "resnet18"),
+        ("train --data phantoms.npz --weights pickled.pt --out x.onnx".to_owned(), 3, "data.pkl"),
+        ("train --data phantoms.npz --key-map text.onnx --out x.onnx".to_owned(), 2, "--weights"),
+        ("train --data phantoms.npz --weights x --key-map text.onnx --out x.onnx".to_owned(), 3, "text.onnx"),
         ("train --data phantoms.npz --epochs 0 --out x.onnx".to_owned(), 2, "epochs"),
         ("train --data phantoms.npz --out file/x.onnx".to_owned(), 2, "file/x.onnx"),
         ("audit --model text.onnx --data phantoms.npz --threat linf:1 --out x".to_owned(), 3, "text.onnx"),

@@ -5,6 +5,7 @@ use std::path::Path;
 use nocebo_core::{ModelSpec, Seed, Task};
 use nocebo_data::{Dataset, Split};
 use nocebo_graph::train::{Event, Labelled, Optimizer, Trained, Training, TrainingConfig};
+use nocebo_graph::weights::{self, KeyMap};
 use nocebo_graph::zoo::{self, Blueprint};
 use nocebo_graph::{Device, Graph, onnx};
 
@@ -47,7 +48,12 @@ pub(crate) fn run(arguments: &Train, global: &Global) -> Result<(), Failure> {
         Some(path) => load::graph(path, &training)?,
         None => {
             let spec = load::spec_for(&training);
-            (build(&arguments.architecture, &spec, &training, Seed(global.seed)).or_usage()?, spec)
+            let mut graph = build(&arguments.architecture, &spec, &training, Seed(global.seed)).or_usage()?;
+            if let Some(path) = &arguments.weights {
+                let keys = arguments.key_map.as_ref().map(|path| KeyMap::read(path)).transpose().or_load()?;
+                weights::load(&mut graph, path, &keys.unwrap_or_default()).or_load()?;
+            }
+            (graph, spec)
         }
     };
     let trained = train(&graph, &spec, (&training, &validation), &arguments.schedule.config(), global)?;
