@@ -1,7 +1,7 @@
 """Forward + input gradient of frozen networks: nocebo's engine against PyTorch, side by side on the same threads.
 
     cargo build --release -p nocebo-engine --example passes
-    bench/setup.sh && bench/.venv/bin/python bench/peers/passes.py [--quick] [--binary PATH] [--out results.json]
+    bench/setup.sh && bench/.venv/bin/python bench/peers/passes.py [--only TEXT] [--binary PATH] [--out results.json]
 
 The networks are the zoo's with random weights, written as ONNX, read by both sides. The two sides take turns, pass by pass.
 `eager` is PyTorch as attack libraries run it (NCHW, parameters frozen); `best` has channels last and batch normalisation
@@ -53,6 +53,24 @@ class Line:
         self.process.wait()
 
 
+def fold(model):
+    """Folds batch normalisation into the convolutions before it."""
+    import torch
+    from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+    parts = dict(model.named_modules())
+    for node in list(model.graph.nodes):
+        before = node.args[0] if node.op == "call_module" and node.args else None
+        if before is None or getattr(before, "op", "") != "call_module" or len(before.users) > 1:
+            continue
+        norm, conv = parts[node.target], parts[before.target]
+        if isinstance(norm, torch.nn.modules.batchnorm._BatchNorm) and isinstance(conv, torch.nn.modules.conv._ConvNd):
+            model.add_submodule(before.target, fuse_conv_bn_eval(conv, norm))
+            node.replace_all_uses_with(before)
+            model.graph.erase_node(node)
+    model.recompile()
+
+
 def serve_torch(path, mode, threads):
     """The same commands as the example `passes`, answered by PyTorch."""
     import numpy
@@ -60,12 +78,11 @@ def serve_torch(path, mode, threads):
     import resource
     import torch
     from onnx2torch import convert
-    from torch.fx.experimental.optimization import fuse
 
     torch.set_num_threads(threads)
     model = convert(onnx.load(path)).eval().requires_grad_(False)
     if mode == "best":
-        model = fuse(model)
+        fold(model)
         model.requires_grad_(False)
     x = last = None
     for line in sys.stdin:
@@ -104,14 +121,12 @@ def compare(network, arguments, folder):
     numpy.random.default_rng(1).uniform(0, 255, batch * int(numpy.prod(shape))).astype("<f4").tofile(inputs)
     here = [sys.executable, __file__, "--serve", path, "--threads", str(arguments.threads)]
     servers = {
-        "engine": Line([arguments.binary, path, "engine"], arguments.threads),
-        "direct": Line([arguments.binary, path, "engine-direct"], arguments.threads),
-        "eager": Line([*here, "--mode", "eager"], arguments.threads),
-        "best": Line([*here, "--mode", "best"], arguments.threads),
+        side: Line([arguments.binary, path, side] if side.startswith("engine") else [*here, "--mode", side], arguments.threads)
+        for side in arguments.sides.split(",")
     }
     result = {"network": name, "shape": shape, "batch": batch, "wall": {}, "cpu": {}, "peak": {}}
     for side, server in servers.items():
-        server.ask(f"inputs {inputs} {batch}" + ("" if side in ("engine", "direct") else f" {sides}"))
+        server.ask(f"inputs {inputs} {batch}" + ("" if side.startswith("engine") else f" {sides}"))
         server.ask("gradient")
     for _ in range(arguments.rounds):
         for side, server in servers.items():
@@ -128,15 +143,16 @@ def compare(network, arguments, folder):
     size = batch * int(numpy.prod(shape))
     logits, slopes = [{side: part(values) for side, values in answers.items()} for part in
                       (lambda values: values[:-size], lambda values: values[-size:])]
-    result["logits"] = float(numpy.linalg.norm(logits["engine"] - logits["eager"]) / numpy.linalg.norm(logits["eager"]))
-    result["cosine"] = float(slopes["engine"] @ slopes["eager"]
-                             / numpy.linalg.norm(slopes["engine"]) / numpy.linalg.norm(slopes["eager"]))
+    result["logits"] = float(numpy.linalg.norm(logits["engine"] - logits["best"]) / numpy.linalg.norm(logits["best"]))
+    result["cosine"] = float(slopes["engine"] @ slopes["best"]
+                             / numpy.linalg.norm(slopes["engine"]) / numpy.linalg.norm(slopes["best"]))
     return result
 
 
 def table(results):
-    head = ["network", "batch", "engine ms", "direct ms", "eager ms", "best ms", "engine/best (median, min, CPU)", "MiB engine/best",
-            "logits", "cosine"]
+    sides = list(results[0]["wall"])
+    head = ["network", "batch", *(f"{side} ms" for side in sides), "engine/best (median, min, CPU)", "MiB engine/best", "logits",
+            "cosine"]
     rows = [head]
     for r in results:
         def shown(side):
@@ -146,7 +162,7 @@ def table(results):
         ratios = [f(kind["engine"]) / f(kind["best"]) for kind, f in
                   [(r["wall"], statistics.median), (r["wall"], min), (r["cpu"], sum)] if f(kind["best"])]
         rows.append([f"{r['network']} {'x'.join(map(str, r['shape']))}", str(r["batch"]),
-                     *map(shown, ["engine", "direct", "eager", "best"]), ", ".join(f"{ratio:.2f}" for ratio in ratios),
+                     *map(shown, sides), ", ".join(f"{ratio:.2f}" for ratio in ratios),
                      f"{r['peak']['engine']:.0f}/{r['peak']['best']:.0f}", f"{r['logits']:.1e}", f"{r['cosine']:.8f}"])
     widths = [max(len(row[column]) for row in rows) for column in range(len(head))]
     for row in rows:
@@ -158,16 +174,15 @@ def main():
     parser.add_argument("--binary", default=str(ROOT / "target/release/examples/passes"))
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--quick", action="store_true", help="three rounds of the first three networks")
+    parser.add_argument("--sides", default="engine,engine-direct,eager,best", help="engine and best must be among them")
+    parser.add_argument("--only", default="", help="networks whose `name shape` contains this, such as `resnet18 3x28`")
     parser.add_argument("--out", default=str(ROOT / "target/peers-passes.json"))
     parser.add_argument("--serve")
     parser.add_argument("--mode")
     arguments = parser.parse_args()
     if arguments.serve:
         return serve_torch(arguments.serve, arguments.mode, arguments.threads)
-    networks = NETWORKS
-    if arguments.quick:
-        networks, arguments.rounds = NETWORKS[:3], 3
+    networks = [n for n in NETWORKS if arguments.only in f"{n[0]} {'x'.join(map(str, n[1]))}"]
     with tempfile.TemporaryDirectory() as folder:
         results = [compare(network, arguments, Path(folder)) for network in networks]
     Path(arguments.out).write_text(json.dumps(results, indent=1))

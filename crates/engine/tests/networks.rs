@@ -93,10 +93,9 @@ fn agree(build: fn(&str, &ModelSpec) -> Graph, networks: &[(&str, &[usize])], op
 fn agrees_with_the_burn_executor_on_every_instruction_set() {
     for set in InstructionSet::available() {
         let options = Options { instruction_set: Some(set), ..Options::default() };
-        agree(fresh, &NETWORKS[..4], options, 0.99999);
         agree(shaken, &NETWORKS[..4], options, 0.9999);
     }
-    agree(fresh, &NETWORKS[4..], Options::default(), 0.99999);
+    agree(fresh, &NETWORKS, Options::default(), 0.99999);
 }
 
 #[test]
@@ -106,16 +105,16 @@ fn agrees_with_the_burn_executor_without_winograd() {
 
 #[test]
 fn a_sample_has_the_same_bits_in_any_batch_and_on_any_threads() {
-    for (name, shape) in NETWORKS {
+    for &(name, shape) in &NETWORKS[..4] {
         let spec = spec(shape);
         let engine = EngineModel::new(shaken(name, &spec), spec, Options::default()).unwrap();
         // More samples than a pass takes where that is quick.
-        let count = if name == "mlp" { 70 } else { 9 };
+        let count = if name == "mlp" { 70 } else { 5 };
         let inputs = samples(count, shape);
         let whole = gradient(&engine, &inputs);
         for threads in [1, 8] {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-            for rows in [vec![0], vec![8, 5], (0..count).rev().collect::<Vec<_>>()] {
+            for rows in [vec![0], vec![4, 2], (0..count).rev().collect::<Vec<_>>()] {
                 let part = pool.install(|| gradient(&engine, &inputs.select(&rows)));
                 let outputs = pool.install(|| engine.outputs(&inputs.select(&rows)).unwrap());
                 for (position, &row) in rows.iter().enumerate() {
