@@ -30,6 +30,9 @@ pub(crate) struct Global {
     /// Where networks run: `cpu`, or a device that this build was made for.
     #[arg(long, global = true, default_value = "cpu", env = "NOCEBO_DEVICE")]
     pub(crate) device: String,
+    /// What computes networks under attack on the CPU. Training always runs on Burn: its weights change each step.
+    #[arg(long, global = true, default_value = "engine", value_enum, env = "NOCEBO_EXECUTOR")]
+    pub(crate) executor: ExecutorName,
     /// Threads; 0 for one a core. Results do not depend on it.
     #[arg(long, global = true, default_value_t = 0, env = "NOCEBO_THREADS")]
     pub(crate) threads: usize,
@@ -72,6 +75,17 @@ pub(crate) struct Demo {
     /// New folder for data, models, audit and report.
     #[arg(long)]
     pub(crate) out: PathBuf,
+}
+
+/// What computes a frozen network.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ExecutorName {
+    /// The Burn executor: every operator.
+    Burn,
+    /// The CPU engine; networks with an operator that it lacks run on Burn, and a note says so.
+    Engine,
+    /// The CPU engine without Winograd convolution: slower, rounds less.
+    EngineDirect,
 }
 
 /// Which part of a data set.

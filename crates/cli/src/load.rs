@@ -5,11 +5,12 @@ use std::path::Path;
 
 use nocebo_attacks::fit::FitAttack;
 use nocebo_audit::recipe::{AttackSection, ModelSection, Normalization, TaskName};
-use nocebo_core::{Attack, Domain, ModelSpec, Norm, Seed, Task, ThreatModel, ThreatSpec};
+use nocebo_core::{Attack, DifferentiableModel, Domain, ModelSpec, Norm, Seed, Task, ThreatModel, ThreatSpec};
 use nocebo_data::{DataError, Dataset, OpenOptions, Split};
+use nocebo_engine::EngineModel;
 use nocebo_graph::{Device, Graph, GraphModel, onnx};
 
-use crate::arguments::{Global, Samples, SplitName};
+use crate::arguments::{ExecutorName, Global, Samples, SplitName};
 use crate::failure::{Failure, OrFail};
 use crate::progress::note;
 
@@ -165,11 +166,38 @@ fn fits(path: &Path, spec: &ModelSpec, data: &Dataset) -> Result<(), Failure> {
     Ok(())
 }
 
+/// A frozen network, and what computes it.
+pub(crate) struct Loaded {
+    pub(crate) model: Box<dyn DifferentiableModel>,
+    pub(crate) executor: String,
+}
+
+/// A frozen network on the executor of `--executor`, or on Burn where the engine lacks one of its nodes.
+pub(crate) fn model(graph: Graph, spec: ModelSpec, global: &Global) -> Result<Loaded, Failure> {
+    let device = device(global)?;
+    if global.executor != ExecutorName::Burn {
+        let winograd = global.executor == ExecutorName::Engine;
+        let options = nocebo_engine::Options { winograd, ..nocebo_engine::Options::default() };
+        match EngineModel::new(graph.clone(), spec.clone(), options) {
+            Ok(model) => {
+                let executor =
+                    format!("{} ({})", if winograd { "engine" } else { "engine-direct" }, model.instruction_set());
+                return Ok(Loaded { model: Box::new(model), executor });
+            }
+            Err(nocebo_engine::Error::Unsupported(reason)) => {
+                note(global, format!("runs on the Burn executor: {reason}"));
+            }
+            Err(error) => return Err(error).or_load(),
+        }
+    }
+    Ok(Loaded { model: Box::new(GraphModel::new(graph, spec, &device).or_load()?), executor: "burn".to_owned() })
+}
+
 /// A model with the samples to attack it with.
-pub(crate) fn model_and_samples(samples: &Samples, global: &Global) -> Result<(GraphModel, Dataset), Failure> {
+pub(crate) fn model_and_samples(samples: &Samples, global: &Global) -> Result<(Loaded, Dataset), Failure> {
     let all = data(&samples.data, samples.split.into(), global)?;
     let (graph, spec) = graph(&samples.model, &all)?;
-    let model = GraphModel::new(graph, spec, &device(global)?).or_load()?;
+    let model = model(graph, spec, global)?;
     Ok((model, chosen(samples, all, global)?))
 }
 

@@ -12,11 +12,10 @@ use nocebo_audit::{
 };
 use nocebo_core::{DifferentiableModel, Error, Norm, Seed, ThreatSpec};
 use nocebo_data::{Dataset, OpenOptions, Split};
-use nocebo_graph::GraphModel;
 
 use crate::arguments::{self, Audit, Global, ProtocolName, Samples, SplitName};
 use crate::failure::{Failure, Kind, OrFail};
-use crate::load::{self, AnyAttack, NamedAttack};
+use crate::load::{self, AnyAttack, Loaded, NamedAttack};
 use crate::progress::{bar, note};
 
 pub(crate) fn run(arguments: &Audit, global: &Global) -> Result<(), Failure> {
@@ -99,6 +98,7 @@ fn split(name: &str) -> Result<SplitName, Failure> {
 }
 
 fn carry_out(mut recipe: Recipe, folder: &Path, arguments: &Audit, global: &Global) -> Result<Evaluation, Failure> {
+    let limit = limit(arguments.max_minutes)?;
     let samples = Samples {
         model: folder.join(&recipe.model.path),
         data: folder.join(&recipe.data.path),
@@ -116,14 +116,13 @@ fn carry_out(mut recipe: Recipe, folder: &Path, arguments: &Audit, global: &Glob
     };
     let inputs = vec![hashed("model", &samples.model)?, hashed("data", &samples.data)?];
     unchanged(&recipe.inputs, &inputs)?;
-    let versions = provenance(global).versions;
+    let all = load::data_with(&samples.data, samples.split.into(), &samples.open, global)?;
+    let (graph, spec) = load::graph_of(&recipe.model, &samples.model, &all)?;
+    let Loaded { model, executor } = load::model(graph, spec.clone(), global)?;
+    let versions = provenance(global, &executor).versions;
     for (name, made) in recipe.versions.iter().filter(|(name, made)| versions.get(*name) != Some(*made)) {
         note(global, format!("note: the recipe was resolved by {name} {made}"));
     }
-
-    let all = load::data_with(&samples.data, samples.split.into(), &samples.open, global)?;
-    let (graph, spec) = load::graph_of(&recipe.model, &samples.model, &all)?;
-    let model = GraphModel::new(graph, spec.clone(), &load::device(global)?).or_load()?;
     let data = load::chosen(&samples, all, global)?;
     let deviation = load::deviation_with(&samples.data, &data, &samples.open, global)?;
     let mut threats = Vec::new();
@@ -190,17 +189,24 @@ fn carry_out(mut recipe: Recipe, folder: &Path, arguments: &Audit, global: &Glob
         inputs,
         command: Some(command_line()),
         recipe: Some(recipe.to_toml().or_usage()?),
-        ..provenance(global)
+        ..provenance(global, &executor)
     };
-    let subject =
-        Subject { model: &model, data: &data, standard_deviation: Some(deviation), groups: &recipe.data.groups };
-    let limit = match arguments.max_minutes {
-        Some(minutes) if !(minutes.is_finite() && minutes > 0.0) => {
-            return Err(Failure::usage(format!("--max-minutes: expected a number above 0, got {minutes}")));
-        }
-        minutes => minutes.map(|minutes| Duration::from_secs_f64(60.0 * minutes)),
+    let subject = Subject {
+        model: model.as_ref(),
+        data: &data,
+        standard_deviation: Some(deviation),
+        groups: &recipe.data.groups,
     };
     audit(subject, &entries, &settings, &provenance, (&arguments.out, limit), global)
+}
+
+fn limit(minutes: Option<f64>) -> Result<Option<Duration>, Failure> {
+    match minutes {
+        Some(minutes) if !(minutes.is_finite() && minutes > 0.0) => {
+            Err(Failure::usage(format!("--max-minutes: expected a number above 0, got {minutes}")))
+        }
+        minutes => Ok(minutes.map(|minutes| Duration::from_secs_f64(60.0 * minutes))),
+    }
 }
 
 /// A threat as a recipe writes it, in the unit of the data.
@@ -326,11 +332,13 @@ fn pseudonyms(patients: &[String]) -> Vec<String> {
     patients.iter().map(|patient| format!("patient {}", first(patient))).collect()
 }
 
-pub(crate) fn provenance(global: &Global) -> Provenance {
+pub(crate) fn provenance(global: &Global, executor: &str) -> Provenance {
     Provenance {
         device: global.device.clone(),
         threads: rayon::current_num_threads(),
-        versions: [("nocebo".to_owned(), env!("CARGO_PKG_VERSION").to_owned())].into(),
+        versions: [("nocebo", env!("CARGO_PKG_VERSION").to_owned()), ("executor", executor.to_owned())]
+            .map(|(name, version)| (name.to_owned(), version))
+            .into(),
         ..Provenance::default()
     }
 }

@@ -4,7 +4,6 @@ use nocebo_audit::{AuditSettings, Provenance, ReportEntry, Threat};
 use nocebo_core::{Norm, Seed, ThreatModel};
 use nocebo_data::phantoms::chest_xray::{ChestXray, ChestXrayConfig};
 use nocebo_data::{Dataset, Split, formats::npz};
-use nocebo_graph::GraphModel;
 use nocebo_graph::train::TrainingConfig;
 
 use super::audit::{Subject, audit, entries, print_summary, provenance};
@@ -12,7 +11,7 @@ use super::harden::harden;
 use super::train::{accuracy, build, save, train};
 use crate::arguments::{Demo, Global, HardenMethod};
 use crate::failure::{Failure, OrFail};
-use crate::load;
+use crate::load::{self, Loaded};
 use crate::progress::note;
 
 /// Phantoms to train on, to choose a checkpoint by, and to test on.
@@ -68,7 +67,7 @@ pub(crate) fn run(arguments: &Demo, global: &Global) -> Result<(), Failure> {
     let mut evaluations = Vec::new();
     for (step, name, graph) in [(4, "plain", plain), (5, "hardened", hardened)] {
         note(global, format!("{step}/5 audit of the {name} network"));
-        let model = GraphModel::new(graph, spec.clone(), &load::device(global)?).or_incomplete()?;
+        let Loaded { model, executor } = load::model(graph, spec.clone(), global)?;
         let settings = AuditSettings {
             seed: Seed(global.seed),
             include_images: 4,
@@ -77,14 +76,14 @@ pub(crate) fn run(arguments: &Demo, global: &Global) -> Result<(), Failure> {
         let origin = Provenance {
             model: name.to_owned(),
             command: Some(format!("nocebo demo --seed {}", global.seed)),
-            ..provenance(global)
+            ..provenance(global, &executor)
         };
         let deviation = training.statistics().standard_deviation[0];
         let folder = out.join(format!("audit-{name}"));
         let attacks = entries(load::attacks(ATTACKS)?, None)?;
-        let subject = Subject { model: &model, data: test, standard_deviation: Some(deviation), groups: &[] };
+        let subject = Subject { model: model.as_ref(), data: test, standard_deviation: Some(deviation), groups: &[] };
         let evaluation = audit(subject, &attacks, &settings, &origin, (&folder, None), global)?;
-        println!("{name}: test accuracy {:.4}", accuracy(&model, test).or_incomplete()?);
+        println!("{name}: test accuracy {:.4}", accuracy(model.as_ref(), test).or_incomplete()?);
         print_summary(&evaluation.audit);
         evaluations.push(evaluation);
     }

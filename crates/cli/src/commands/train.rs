@@ -6,7 +6,7 @@ use nocebo_core::{DifferentiableModel, ModelSpec, Seed};
 use nocebo_data::{Dataset, Split};
 use nocebo_graph::train::{Event, Labelled, Optimizer, Trained, Training, TrainingConfig};
 use nocebo_graph::zoo::{self, Blueprint};
-use nocebo_graph::{Device, Graph, GraphModel, onnx};
+use nocebo_graph::{Device, Graph, onnx};
 
 use crate::arguments::{Global, OptimizerName, Schedule, Train};
 use crate::failure::{Failure, Kind, OrFail};
@@ -48,8 +48,12 @@ pub(crate) fn run(arguments: &Train, global: &Global) -> Result<(), Failure> {
     let best = &trained.epochs[trained.best_epoch - 1];
     println!("validation accuracy {:.4} (epoch {} of {})", best.score, best.epoch, trained.epochs.len());
     if let Some(test) = load::optional_data(&arguments.data, Split::Test, global)? {
-        let model = GraphModel::new(trained.graph.clone(), spec.clone(), &load::device(global)?).or_incomplete()?;
-        println!("test accuracy       {:.4} ({} samples)", accuracy(&model, &test).or_incomplete()?, test.len());
+        let model = load::model(trained.graph.clone(), spec.clone(), global)?.model;
+        println!(
+            "test accuracy       {:.4} ({} samples)",
+            accuracy(model.as_ref(), &test).or_incomplete()?,
+            test.len()
+        );
     }
     save(trained.graph, &spec, &arguments.out)?;
     println!("wrote {}", arguments.out.display());

@@ -66,6 +66,7 @@ pub use shape::{
 };
 pub use softmax::Softmax;
 pub use unary::Unary;
+pub use window::Window;
 
 use crate::value::{DeviceTensor, Value};
 use crate::{Device, ElementType, OperatorError, Tensor};
