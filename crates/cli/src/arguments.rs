@@ -120,6 +120,13 @@ pub(crate) struct Schedule {
     /// Random left-right flips.
     #[arg(long)]
     pub(crate) flip: bool,
+    /// Learn masks from random parts of this many positions a side; an epoch covers every sample. 0 for whole samples.
+    #[arg(long, default_value_t = 0)]
+    pub(crate) crop: usize,
+    /// Draw this many samples an epoch, rare classes more often (by the root of their frequency), and keep the epoch with
+    /// the best balanced accuracy; 0 for every sample once and plain accuracy.
+    #[arg(long, default_value_t = 0)]
+    pub(crate) balanced: usize,
     /// Stop after this many epochs without a better validation result; 0 for never.
     #[arg(long, default_value_t = 0)]
     pub(crate) patience: usize,
@@ -143,12 +150,18 @@ pub(crate) enum OptimizerName {
 /// Arguments of `train`.
 #[derive(Args, Debug)]
 pub(crate) struct Train {
-    /// A MedMNIST-style .npz, or a folder of images.
+    /// A MedMNIST-style .npz, a folder of images (with masks), or a folder of WFDB records.
     #[arg(long)]
     pub(crate) data: PathBuf,
     /// Network of the zoo; an unknown name lists them.
     #[arg(long, default_value = "small-cnn", conflicts_with = "from")]
     pub(crate) architecture: String,
+    /// Begin with the weights of this safetensors file: PyTorch's names, or those of --key-map.
+    #[arg(long, conflicts_with = "from")]
+    pub(crate) weights: Option<PathBuf>,
+    /// JSON object of names in --weights and in the network: `{"module.": "", "head": "fc", "aux": null}`.
+    #[arg(long, requires = "weights")]
+    pub(crate) key_map: Option<PathBuf>,
     /// Continue from this ONNX file instead of a new network.
     #[arg(long)]
     pub(crate) from: Option<PathBuf>,
@@ -173,7 +186,7 @@ pub(crate) enum HardenMethod {
 pub(crate) struct Harden {
     /// ONNX file to start from.
     pub(crate) model: PathBuf,
-    /// A MedMNIST-style .npz, or a folder of images.
+    /// A MedMNIST-style .npz, a folder of images (with masks), or a folder of WFDB records.
     #[arg(long)]
     pub(crate) data: PathBuf,
     /// Threat to train against, such as `linf:4`.
@@ -195,7 +208,7 @@ pub(crate) struct Samples {
     /// ONNX file.
     #[arg(long)]
     pub(crate) model: PathBuf,
-    /// A MedMNIST-style .npz, or a folder of images.
+    /// A MedMNIST-style .npz, a folder of images (with masks), or a folder of WFDB records.
     #[arg(long)]
     pub(crate) data: PathBuf,
     /// Part of the data.

@@ -5,7 +5,10 @@ use std::path::Path;
 
 use nocebo_attacks::fit::FitAttack;
 use nocebo_audit::recipe::{AttackSection, ModelSection, Normalization, TaskName};
-use nocebo_core::{Attack, DifferentiableModel, Domain, ModelSpec, Norm, Seed, Task, ThreatModel, ThreatSpec};
+use nocebo_core::{
+    Attack, DifferentiableModel, Domain, MaskTolerance, ModelSpec, Norm, Seed, Segmentation, Task, ThreatModel,
+    ThreatSpec,
+};
 use nocebo_data::{DataError, Dataset, OpenOptions, Split};
 use nocebo_engine::EngineModel;
 use nocebo_graph::{Device, Graph, GraphModel, onnx};
@@ -77,7 +80,10 @@ fn optional_data_with(
 /// What a model for these data takes and decides.
 pub(crate) fn spec_for(data: &Dataset) -> ModelSpec {
     let classes = data.class_names().len();
-    let task = if data.is_multi_label() {
+    let task = if data.is_segmentation() {
+        let shape = data.domain().shape()[1..].to_vec();
+        Task::Segmentation(Segmentation { classes, shape, threshold: None, tolerance: MaskTolerance::default() })
+    } else if data.is_multi_label() {
         Task::MultiLabel { thresholds: vec![0.0; classes] }
     } else {
         Task::MultiClass { classes }
@@ -197,8 +203,7 @@ pub(crate) fn model(graph: Graph, spec: ModelSpec, global: &Global) -> Result<Lo
 pub(crate) fn model_and_samples(samples: &Samples, global: &Global) -> Result<(Loaded, Dataset), Failure> {
     let all = data(&samples.data, samples.split.into(), global)?;
     let (graph, spec) = graph(&samples.model, &all)?;
-    let model = model(graph, spec, global)?;
-    Ok((model, chosen(samples, all, global)?))
+    Ok((model(graph, spec, global)?, chosen(samples, all, global)?))
 }
 
 /// The samples that are to be attacked, out of all.

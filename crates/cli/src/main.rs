@@ -5,6 +5,7 @@
 mod arguments;
 mod commands;
 mod failure;
+mod figures;
 mod load;
 mod progress;
 

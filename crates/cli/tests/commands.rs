@@ -6,10 +6,11 @@ use std::fs;
 use std::path::Path;
 
 use assert_cmd::Command;
-use nocebo_core::Seed;
+use nocebo_core::{Domain, Label, Samples, Seed};
 use nocebo_data::formats::npy::{self, Array};
+use nocebo_data::formats::{npz, wfdb};
 use nocebo_data::phantoms::chest_xray::{ChestXray, ChestXrayConfig};
-use nocebo_data::{Dataset, Split, formats::npz};
+use nocebo_data::{Dataset, Split};
 use nocebo_graph::operators::{Arithmetic, Operator, Unary};
 use nocebo_graph::{ElementType, Graph, Input, Node, Tensor, onnx};
 use tempfile::TempDir;
@@ -292,6 +293,7 @@ fn bad_input_gets_one_clear_message_the_right_code_and_no_output() {
     let archive = fs::read(path.join("phantoms.npz")).unwrap();
     fs::write(path.join("truncated.npz"), &archive[..archive.len() / 2]).unwrap();
     fs::write(path.join("text.onnx"), "this is no network\n").unwrap();
+    fs::write(path.join("pickled.pt"), b"PK\x03\x04 archive/data.pkl").unwrap();
     fs::write(path.join("file"), "").unwrap();
     let phantom = ChestXray::try_from(ChestXrayConfig { size: 32, ..ChestXrayConfig::default() }).unwrap();
     let other_size = phantom.dataset(Seed(1), 0..20).unwrap();
@@ -302,6 +304,9 @@ fn bad_input_gets_one_clear_message_the_right_code_and_no_output() {
         ("train --data truncated.npz --out x.onnx".to_owned(), 3, "truncated.npz"),
         ("train --data missing.npz --out x.onnx".to_owned(), 3, "missing.npz"),
         ("train --data phantoms.npz --architecture resnet-18 --out x.onnx".to_owned(), 2, "resnet18"),
+        ("train --data phantoms.npz --weights pickled.pt --out x.onnx".to_owned(), 3, "data.pkl"),
+        ("train --data phantoms.npz --key-map text.onnx --out x.onnx".to_owned(), 2, "--weights"),
+        ("train --data phantoms.npz --weights x --key-map text.onnx --out x.onnx".to_owned(), 3, "text.onnx"),
         ("train --data phantoms.npz --epochs 0 --out x.onnx".to_owned(), 2, "epochs"),
         ("train --data phantoms.npz --out file/x.onnx".to_owned(), 2, "file/x.onnx"),
         ("audit --model text.onnx --data phantoms.npz --threat linf:1 --out x".to_owned(), 3, "text.onnx"),
@@ -339,6 +344,105 @@ fn three_classes(path: &Path) {
     let names = ["a", "b", "c"].map(str::to_owned).to_vec();
     let data = Dataset::new("three", phantom.samples().clone(), labels, names, phantom.domain().clone()).unwrap();
     npz::write(path, &[(Split::Train, &data), (Split::Test, &data)]).unwrap();
+}
+
+#[test]
+fn masks_are_trained_on_attacked_audited_and_written_back() {
+    let folder = tempfile::tempdir().unwrap();
+    // Bright blocks of 8 pixels on the left or the right of 16 x 16 pictures.
+    let inside = |picture: usize, at: usize| (at % 16 < 8) == picture.is_multiple_of(2) && at / 16 >= 4;
+    let value = |at: usize| {
+        let (picture, at) = (at / 256, at % 256);
+        (if inside(picture, at) { 170.0 } else { 60.0 }) + ((picture * 7 + at) * 31 % 23) as f32
+    };
+    let samples = Samples::new((0..10 * 256).map(value).collect(), &[1, 16, 16]).unwrap();
+    let mask = |picture: usize| Label::Mask((0..256).map(|at| u8::from(inside(picture, at))).collect());
+    let names = vec!["0".to_owned(), "255".to_owned()];
+    let domain = Domain::grey_levels(&[1, 16, 16], 255.0).unwrap();
+    let data = Dataset::new("blocks", samples, (0..10).map(mask).collect(), names, domain).unwrap();
+    nocebo_data::write(folder.path().join("blocks"), &data).unwrap();
+    let out = succeed(
+        folder.path(),
+        "train --data blocks --architecture unet-small --flip --epochs 6 --batch-size 4 --learning-rate 0.01 --seed 1 --out m.onnx",
+    );
+    assert!(
+        out.contains("test mean Dice") && out.contains("class 255: Dice") && out.contains("counts as right"),
+        "{out}"
+    );
+    succeed(
+        folder.path(),
+        "attack --model m.onnx --data blocks --attack fgsm --threat linf:60 --seed 1 --out adversarial",
+    );
+    let attacked = nocebo_data::open(folder.path().join("adversarial"), Split::Train).unwrap();
+    assert_eq!((attacked.len(), &attacked.labels()[0]), (1, &data.labels()[8]));
+    let moved = attacked.samples().row(0).iter().zip(data.samples().row(8)).map(|(one, other)| (one - other).abs());
+    assert_eq!(moved.fold(0.0, f32::max), 60.0);
+    let out = succeed(
+        folder.path(),
+        "audit --model m.onnx --data blocks --attacks fgsm --threat linf:60 --seed 1 --include-images 0 --out audit",
+    );
+    assert!(out.contains("clean Dice/IoU: 0 ") && out.contains("worst Dice/IoU: 0 "), "{out}");
+    assert!(fs::read_to_string(folder.path().join("audit/report.html")).unwrap().contains("Overlap with the truth"));
+    // A mask is no label of a picture.
+    let (code, _, error) = nocebo(folder.path(), "train --data blocks --architecture mlp --out no.onnx");
+    assert!(code != 0 && error.contains("mlp"), "{error}");
+}
+
+#[test]
+fn beats_are_trained_on_attacked_and_written_back_in_their_own_steps() {
+    let folder = tempfile::tempdir().unwrap();
+    let records = folder.path().join("records");
+    fs::create_dir(&records).unwrap();
+    for (record, name) in ["a", "b", "c"].into_iter().enumerate() {
+        // A beat each second, every other one wide (ventricular).
+        let shape = |frame: usize| {
+            let (beat, after) = (frame / 90, frame as f64 % 90.0 - 45.0);
+            let width = if beat % 2 == 0 { 2.0 } else { 8.0 };
+            (200.0 * (-after * after / (2.0 * width * width)).exp()) as i32 + ((frame + record) * 31 % 7) as i32
+        };
+        let signal = wfdb::Signal {
+            name: "MLII".to_owned(),
+            format: wfdb::Format::Packed12,
+            samples_per_frame: 1,
+            skew: 0,
+            gain: 200.0,
+            baseline: 0,
+            unit: "mV".to_owned(),
+            samples: (0..90 * 14).map(shape).collect(),
+        };
+        wfdb::write(&records, &wfdb::Record { name: name.to_owned(), frequency: 90.0, signals: vec![signal] }).unwrap();
+        let beat = |beat: u64| wfdb::Annotation {
+            sample: 90 * beat + 45,
+            code: if beat.is_multiple_of(2) { 1 } else { 5 },
+            text: String::new(),
+        };
+        let beats: Vec<_> = (0..14).map(beat).collect();
+        wfdb::write_annotations(&records.join(format!("{name}.atr")), &beats).unwrap();
+    }
+    fs::write(records.join("records.csv"), "record,split\na,train\nb,val\nc,test\n").unwrap();
+    let out = succeed(
+        folder.path(),
+        "train --data records --architecture resnet1d --balanced 32 --epochs 2 --batch-size 8 --seed 1 --out m.onnx",
+    );
+    assert!(out.contains("validation balanced accuracy") && out.contains("V: sensitivity"), "{out}");
+    let attack =
+        "attack --model m.onnx --data records --attack bim(steps=3) --threat linf:0.1mV --seed 1 --out adversarial";
+    succeed(folder.path(), attack);
+    let clean = nocebo_data::open(&records, Split::Test).unwrap();
+    let mut moved = 0;
+    for (row, index) in clean.samples().indices().iter().enumerate() {
+        let record = wfdb::read(&folder.path().join(format!("adversarial/{index:06}.hea")), 1 << 20).unwrap();
+        let signal = &record.signals[0];
+        for (stored, before) in signal.samples.iter().zip(clean.samples().row(row)) {
+            let change = signal.physical(*stored).unwrap() - f64::from(*before);
+            // Whole steps of 1/200 mV, at most 20 of them.
+            assert!((change * 200.0 - (change * 200.0).round()).abs() < 1e-3 && change.abs() < 0.1001, "{change}");
+            moved += usize::from(change.abs() > 0.001);
+        }
+    }
+    assert!(moved > 0);
+    let text = fs::read_to_string(folder.path().join("adversarial/attack.json")).unwrap();
+    assert!(text.contains("\"unit\": \"mV\""), "{text}");
 }
 
 fn records(folder: &Path, out: &str) -> Vec<u8> {

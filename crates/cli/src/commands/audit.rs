@@ -1,5 +1,6 @@
 //! `nocebo audit`.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -7,8 +8,8 @@ use std::time::{Duration, Instant};
 use indicatif::ProgressBar;
 use nocebo_audit::recipe::{AttackSection, FindingName, GoalName, Recipe, ReportSection};
 use nocebo_audit::{
-    AttackEntry, Audit as Results, AuditData, AuditError, AuditRequest, AuditSettings, CONTROL, Evaluation, Event,
-    InputFile, LearningSet, Observer, Protocol, Provenance, Rate, Status, Threat,
+    AttackEntry, Audit as Results, AuditData, AuditError, AuditRequest, AuditSettings, CONTROL, ClassOverlap,
+    DecisionMetrics, Evaluation, Event, InputFile, LearningSet, Observer, Protocol, Provenance, Rate, Status, Threat,
 };
 use nocebo_core::{DifferentiableModel, Error, Norm, Seed, ThreatSpec};
 use nocebo_data::{Dataset, OpenOptions, Split};
@@ -98,7 +99,6 @@ fn split(name: &str) -> Result<SplitName, Failure> {
 }
 
 fn carry_out(mut recipe: Recipe, folder: &Path, arguments: &Audit, global: &Global) -> Result<Evaluation, Failure> {
-    let limit = limit(arguments.max_minutes)?;
     let samples = Samples {
         model: folder.join(&recipe.model.path),
         data: folder.join(&recipe.data.path),
@@ -120,9 +120,7 @@ fn carry_out(mut recipe: Recipe, folder: &Path, arguments: &Audit, global: &Glob
     let (graph, spec) = load::graph_of(&recipe.model, &samples.model, &all)?;
     let Loaded { model, executor } = load::model(graph, spec.clone(), global)?;
     let versions = provenance(global, &executor).versions;
-    for (name, made) in recipe.versions.iter().filter(|(name, made)| versions.get(*name) != Some(*made)) {
-        note(global, format!("note: the recipe was resolved by {name} {made}"));
-    }
+    note_other_versions(&recipe, &versions, global);
     let data = load::chosen(&samples, all, global)?;
     let deviation = load::deviation_with(&samples.data, &data, &samples.open, global)?;
     let mut threats = Vec::new();
@@ -197,15 +195,19 @@ fn carry_out(mut recipe: Recipe, folder: &Path, arguments: &Audit, global: &Glob
         standard_deviation: Some(deviation),
         groups: &recipe.data.groups,
     };
+    let limit = match arguments.max_minutes {
+        Some(minutes) if !(minutes.is_finite() && minutes > 0.0) => {
+            return Err(Failure::usage(format!("--max-minutes: expected a number above 0, got {minutes}")));
+        }
+        minutes => minutes.map(|minutes| Duration::from_secs_f64(60.0 * minutes)),
+    };
     audit(subject, &entries, &settings, &provenance, (&arguments.out, limit), global)
 }
 
-fn limit(minutes: Option<f64>) -> Result<Option<Duration>, Failure> {
-    match minutes {
-        Some(minutes) if !(minutes.is_finite() && minutes > 0.0) => {
-            Err(Failure::usage(format!("--max-minutes: expected a number above 0, got {minutes}")))
-        }
-        minutes => Ok(minutes.map(|minutes| Duration::from_secs_f64(60.0 * minutes))),
+/// Says what a resolved recipe was made by, where that is something else than now.
+fn note_other_versions(recipe: &Recipe, now: &BTreeMap<String, String>, global: &Global) {
+    for (name, made) in recipe.versions.iter().filter(|(name, made)| now.get(*name) != Some(*made)) {
+        note(global, format!("note: the recipe was resolved by {name} {made}"));
     }
 }
 
@@ -399,11 +401,13 @@ pub(crate) fn print_summary(audit: &Results) {
         audit.data.samples,
         shown(audit.clean.accuracy)
     );
+    print_overlaps("clean", &audit.clean);
     println!("{:<30} {:<23} after storage", "robust accuracy under", "");
     for threat in &audit.threats {
         let worst = &threat.worst_case;
         let name = format!("{}:{} {}", threat.norm, threat.epsilon, audit.data.unit);
         println!("{name:<30} {:<23} {}", shown(worst.robust_accuracy), shown(worst.robust_accuracy_stored));
+        print_overlaps("  worst", &worst.decisions);
         for cell in &threat.cells {
             println!(
                 "  {:<28} {:<23} {}",
@@ -419,6 +423,14 @@ pub(crate) fn print_summary(audit: &Results) {
     for finding in audit.findings.iter().filter(|finding| finding.status == Status::Fail) {
         println!("finding: {}", finding.title);
     }
+}
+
+/// Of masks, Dice and intersection over union of each class, in one line.
+fn print_overlaps(what: &str, decisions: &DecisionMetrics) {
+    let Some(overlaps) = &decisions.overlaps else { return };
+    let shown = |value: Option<f64>| value.map_or_else(|| "-".to_owned(), |value| format!("{value:.3}"));
+    let of = |overlap: &ClassOverlap| format!("{} {}/{}", overlap.class, shown(overlap.dice), shown(overlap.iou));
+    println!("{what} Dice/IoU: {}", overlaps.iter().map(of).collect::<Vec<_>>().join(", "));
 }
 
 /// A rate with its interval, as in `0.842 [0.785, 0.886]`.

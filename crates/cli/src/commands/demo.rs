@@ -8,9 +8,10 @@ use nocebo_graph::train::TrainingConfig;
 
 use super::audit::{Subject, audit, entries, print_summary, provenance};
 use super::harden::harden;
-use super::train::{accuracy, build, save, train};
+use super::train::{build, save, train};
 use crate::arguments::{Demo, Global, HardenMethod};
 use crate::failure::{Failure, OrFail};
+use crate::figures::Measure;
 use crate::load::{self, Loaded};
 use crate::progress::note;
 
@@ -83,7 +84,7 @@ pub(crate) fn run(arguments: &Demo, global: &Global) -> Result<(), Failure> {
         let attacks = entries(load::attacks(ATTACKS)?, None)?;
         let subject = Subject { model: model.as_ref(), data: test, standard_deviation: Some(deviation), groups: &[] };
         let evaluation = audit(subject, &attacks, &settings, &origin, (&folder, None), global)?;
-        println!("{name}: test accuracy {:.4}", accuracy(model.as_ref(), test).or_incomplete()?);
+        println!("{name}: test accuracy {:.4}", Measure::Accuracy.on(model.as_ref(), test).or_incomplete()?);
         print_summary(&evaluation.audit);
         evaluations.push(evaluation);
     }
