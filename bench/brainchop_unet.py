@@ -78,7 +78,7 @@ def main():
         maps, first = compare("sagittal_model.onnx", arguments.program, [image, coordinates], folder)
         stack = np.concatenate([image, maps, maps, maps], axis=-1)[None]
         _, second = compare("consensus_layer.onnx", arguments.program, [stack.astype(np.float32)], folder)
-    sys.exit(max(first, second) > LIMIT)
+    sys.exit(int(max(first, second) > LIMIT))
 
 
 if __name__ == "__main__":

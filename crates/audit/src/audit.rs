@@ -4,16 +4,18 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::Instant;
 
-use nocebo_core::{Domain, Knowledge, Label, Norm, Samples, Seed, Task};
+use nocebo_core::{Domain, Knowledge, Label, Norm, Samples, Seed, Task, has_finding};
 use serde::{Deserialize, Serialize};
 
+use crate::bootstrap::Bootstrap;
 use crate::cell::{Cell, Clean};
 use crate::digest::sha256;
 use crate::evaluate::{self, Observer, RunTime, Skipped};
 use crate::findings::{Evidence, Finding, Status, findings};
-use crate::folder::{AuditFolder, RECORDS, REPORT, SUMMARY};
+use crate::folder::{AuditFolder, JUNIT, MARKDOWN, MODEL_CARD, RECORDS, REPORT, RESOLVED, SUMMARY};
 use crate::gate::{Gate, GateResult};
-use crate::metrics::{DecisionMetrics, Subjects, ThreatResult};
+use crate::metrics::{DecisionMetrics, LeastChanges, Subgroup, Subjects, ThreatResult};
+use crate::outputs;
 use crate::probe::{probe, probe_afterwards};
 use crate::records::{self, RecordSubjects};
 use crate::report::{self, ReportEntry};
@@ -45,8 +47,14 @@ pub struct Audit {
     pub skipped: Vec<Skipped>,
     /// Decisions on the clean samples.
     pub clean: DecisionMetrics,
+    /// Each subgroup of the clean samples.
+    #[serde(default)]
+    pub clean_subgroups: Vec<Subgroup>,
     /// Share of the samples that have the most frequent label.
     pub majority_share: f64,
+    /// The least change that any attack found for each sample, in each norm.
+    #[serde(default)]
+    pub least_changes: Vec<LeastChanges>,
     /// Results for each norm and budget, budgets ascending.
     pub threats: Vec<ThreatResult>,
     /// Whether nothing was found that makes the evaluation weaker than it should be.
@@ -101,6 +109,12 @@ pub struct DataSummary {
     pub resolution: f32,
     /// Elements that an attack may change.
     pub mutable_elements: usize,
+    /// What was left out or assumed while the data were read.
+    #[serde(default)]
+    pub notes: Vec<String>,
+    /// Samples of each class or finding.
+    #[serde(default)]
+    pub class_counts: Vec<usize>,
 }
 
 /// Settings in results.
@@ -118,6 +132,15 @@ pub struct ResolvedSettings {
     pub query_limit: Option<u32>,
     /// Conditions.
     pub gates: Vec<Gate>,
+    /// What the set of attacks is called.
+    #[serde(default)]
+    pub protocol: Option<String>,
+    /// Where the attacker reaches the input.
+    #[serde(default)]
+    pub channel: Option<String>,
+    /// Why the budgets were chosen.
+    #[serde(default)]
+    pub justification: Option<String>,
 }
 
 /// An attack in results.
@@ -145,7 +168,7 @@ pub struct AttackSummary {
 }
 
 /// Settings that do not change results.
-#[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub struct RunSettings {
     /// Samples in one call of the model.
     pub batch_size: usize,
@@ -212,14 +235,23 @@ pub struct Evaluation {
 pub fn run(request: AuditRequest<'_>, folder: &Path, observer: &dyn Observer) -> Result<Evaluation, AuditError> {
     let checked = Checked::new(request)?;
     let folder = AuditFolder::open(folder)?;
+    if let Some(recipe) = &request.provenance.recipe {
+        folder.write(RESOLVED, recipe.as_bytes())?;
+    }
     let evaluation = carry_out(&checked, Some(&folder), observer)?;
     let entry =
         ReportEntry { name: &request.provenance.model, audit: &evaluation.audit, examples: &evaluation.examples };
     let html = report::html(&[entry])?;
     let mut json = serde_json::to_vec_pretty(&evaluation.audit).map_err(AuditError::encode("summary"))?;
     json.push(b'\n');
+    let audit = &evaluation.audit;
+    let mut card = serde_json::to_vec_pretty(&outputs::model_card(audit)).map_err(AuditError::encode("model card"))?;
+    card.push(b'\n');
     folder.write(RECORDS, &evaluation.records)?;
     folder.write(REPORT, html.as_bytes())?;
+    folder.write(JUNIT, outputs::junit(audit).as_bytes())?;
+    folder.write(MARKDOWN, outputs::markdown(audit).as_bytes())?;
+    folder.write(MODEL_CARD, &card)?;
     folder.write(SUMMARY, &json)?;
     Ok(evaluation)
 }
@@ -249,6 +281,11 @@ impl Audit {
         };
         let audit: Self = serde_json::from_slice(&bytes).map_err(|error| corrupt(error.to_string()))?;
         if audit.schema == SCHEMA { Ok(audit) } else { Err(corrupt(format!("layout {}", audit.schema))) }
+    }
+
+    /// JSON Schema of `audit.json` (draft 2020-12).
+    pub fn schema() -> &'static str {
+        include_str!("../schema/audit.schema.json")
     }
 
     /// Whether every gate was met.
@@ -284,20 +321,28 @@ fn carry_out(
     let records = records::encode(recorded, &grid.cells.iter().collect::<Vec<_>>())?;
     let examples = examples(checked, &runs, &clean, &grid.cells)?;
 
+    let bootstrap = Bootstrap::new(data.labels.len(), data.patients.as_deref(), settings.seed);
+    let logits: Vec<Vec<f32>> = outputs.rows().map(<[f32]>::to_vec).collect();
     let subjects = Subjects {
-        task: &spec.task,
         labels: &checked.labels,
         clean: &clean,
+        outputs: &logits,
         class_names: &spec.class_names,
+        task: &spec.task,
+        goal: settings.goal,
         finding: checked.finding,
         domain: &data.domain,
+        groups: &data.groups,
+        bootstrap: &bootstrap,
     };
     let unlimited: Vec<&str> =
-        attacks.iter().filter(|entry| entry.info().minimum_norm).map(|entry| entry.name.as_str()).collect();
+        attacks.iter().filter(|entry| entry.is_unlimited()).map(|entry| entry.name.as_str()).collect();
     let decisions = subjects.clean_decisions();
     let threats = subjects.threats(&checked.threats, &grid.cells, &unlimited);
     let majority_share = evaluate::majority_share(&spec.task, &data.labels);
     let findings = findings(&Evidence {
+        task: &spec.task,
+        domain: &data.domain,
         attacks,
         cells: &grid.cells,
         clean: &clean,
@@ -326,11 +371,16 @@ fn carry_out(
             seed: settings.seed,
             query_limit: settings.query_limit,
             gates: settings.gates.clone(),
+            protocol: settings.protocol.clone(),
+            channel: settings.channel.clone(),
+            justification: settings.justification.clone(),
         },
         attacks: attacks.iter().map(attack_summary).collect(),
         skipped,
+        clean_subgroups: subjects.clean_subgroups(),
         clean: decisions,
         majority_share,
+        least_changes: subjects.least_changes(&checked.threats, &grid.cells),
         threats,
         evaluation_is_strong: !findings.iter().any(doubtful),
         findings,
@@ -359,6 +409,10 @@ fn data_summary(checked: &Checked<'_>, clean: &Clean) -> DataSummary {
         upper: domain.upper().iter().copied().fold(f32::NEG_INFINITY, f32::max),
         resolution: domain.resolution().iter().copied().fold(0.0, f32::max),
         mutable_elements: (0..domain.elements()).filter(|&element| domain.is_mutable(element)).count(),
+        notes: data.notes.clone(),
+        class_counts: (0..checked.request.model.spec().class_names.len())
+            .map(|class| data.labels.iter().filter(|label| has_finding(label, class)).count())
+            .collect(),
     }
 }
 
@@ -471,7 +525,7 @@ mod tests {
     use super::*;
     use crate::evaluate::Event;
     use crate::toy::{self, Behaviour, Bent, Mean, ToyAttack};
-    use crate::{AuditData, AuditSettings};
+    use crate::{AuditData, AuditSettings, CONTROL};
 
     fn request<'a>(
         model: &'a dyn DifferentiableModel,
@@ -849,11 +903,10 @@ mod tests {
         assert_eq!(seen[0].0[..4], *b"PAR1");
     }
 
-    /// Stops before the cell with this number, and counts what is computed and what is restored.
+    /// Stops once so many cells have been started, and counts what is computed and what is restored.
     #[derive(Default)]
     struct Watch {
-        stop_before: Option<usize>,
-        asked: AtomicUsize,
+        stop_in: Option<usize>,
         started: AtomicUsize,
         restored: AtomicUsize,
         names: Mutex<Vec<String>>,
@@ -874,7 +927,7 @@ mod tests {
         }
 
         fn stop(&self) -> bool {
-            Some(self.asked.fetch_add(1, Ordering::Relaxed)) == self.stop_before
+            Some(self.started.load(Ordering::Relaxed)) == self.stop_in
         }
     }
 
@@ -889,7 +942,7 @@ mod tests {
         run(request, whole.path(), &()).unwrap();
 
         let folder = tempfile::tempdir().unwrap();
-        let watch = Watch { stop_before: Some(3), ..Watch::default() };
+        let watch = Watch { stop_in: Some(4), ..Watch::default() };
         let error = run(request, folder.path(), &watch).unwrap_err();
         let AuditError::Stopped { finished, total, missing } = &error else { panic!("{error}") };
         assert_eq!((*finished, *total), (3, 7));
@@ -906,6 +959,91 @@ mod tests {
         assert_eq!((watch.started.into_inner(), watch.restored.into_inner()), (5, 2));
         assert_eq!(files(folder.path()), files(whole.path()));
         assert_eq!(Audit::read(folder.path()).unwrap().settings, Audit::read(whole.path()).unwrap().settings);
+    }
+
+    /// Stops when it is asked for the nth time.
+    struct StopAt(usize, AtomicUsize);
+
+    impl Observer for StopAt {
+        fn event(&self, _: Event<'_>) {}
+
+        fn stop(&self) -> bool {
+            self.1.fetch_add(1, Ordering::Relaxed) >= self.0
+        }
+    }
+
+    #[test]
+    fn an_audit_stopped_in_the_middle_of_an_attack_continues_to_the_same_bytes() {
+        let (data, provenance, settings) = (toy::ten(), toy::provenance(), toy::settings(&[2.0, 4.0]));
+        let (model, attacks) = (Mean::new(), toy::attacks());
+        let request = request(&model, &data, &attacks, &settings, &provenance);
+        let whole = tempfile::tempdir().unwrap();
+        run(request, whole.path(), &()).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        // The clean pass and each of 6 cells ask; pgd asks at each of its steps.
+        for calls in [0, 3, 9, 14] {
+            let error = run(request, folder.path(), &StopAt(calls, AtomicUsize::new(0))).unwrap_err();
+            assert!(matches!(error, AuditError::Stopped { .. }), "{calls}: {error}");
+        }
+        run(request, folder.path(), &()).unwrap();
+        assert_eq!(files(folder.path()), files(whole.path()));
+    }
+
+    #[test]
+    fn a_cascade_attacks_only_what_still_stands_and_ends_in_the_same_worst_case() {
+        let (data, settings) = (toy::ten(), toy::settings(&[2.0, 4.0]));
+        let plain = audit_of(&Mean::new(), &data, &toy::attacks(), &settings).unwrap();
+        let mut attacks = toy::attacks();
+        attacks[1].cascade = true;
+        let found = audit_of(&Mean::new(), &data, &attacks, &settings).unwrap();
+        for (threat, (fallen, alone)) in
+            found.audit.threats.iter().zip([(2, &plain.audit.threats[0]), (4, &plain.audit.threats[1])])
+        {
+            let [fgsm, pgd, _] = &threat.cells[..] else { panic!() };
+            // 8 of 10 are right to begin with; one step brings down what many do.
+            assert_eq!((fgsm.attacked, fgsm.cascaded, pgd.attacked, pgd.cascaded), (8, false, 8 - fallen, true));
+            assert_eq!(pgd.robust_accuracy, threat.worst_case.robust_accuracy);
+            assert_eq!((pgd.attack_success_rate.hits, pgd.attack_success_rate.trials), (0, 8 - fallen as u64));
+            assert_eq!(threat.worst_case, alone.worst_case);
+        }
+        let failed: Vec<&str> = found
+            .audit
+            .findings
+            .iter()
+            .filter(|finding| finding.status == Status::Fail)
+            .map(|finding| finding.id.as_str())
+            .collect();
+        assert_eq!(failed, [""; 0]);
+        // Restricted to another norm the attack is not there at all.
+        attacks[1].norms = Some(vec![Norm::L2]);
+        let found = audit_of(&Mean::new(), &data, &attacks, &settings).unwrap();
+        assert_eq!((found.audit.threats[0].cells.len(), found.audit.skipped.len()), (2, 0));
+    }
+
+    #[test]
+    fn areas_subgroups_and_patients_are_counted_clean_and_under_attack() {
+        let mut data = toy::ten();
+        data.patients = Some((0..10).map(|at| format!("patient {}", at / 2)).collect());
+        let site = (0..10).map(|at| if at < 5 { "north" } else { "south" }.to_owned()).collect();
+        data.groups.insert("site".to_owned(), site);
+        let attacks = [ToyAttack::entry("fgsm", Behaviour::SignSteps(1)), ToyAttack::entry(CONTROL, Behaviour::Noise)];
+        let found = audit_of(&Mean::new(), &data, &attacks, &toy::settings(&[4.0])).unwrap();
+        // With pneumonia 120, 129, 131, 133, 158; without 98, 123, 125, 127, 140: 1 + 4 + 4 + 4 + 5 pairs of 25.
+        assert_eq!(found.audit.clean.classes[1].auc.unwrap().value, 18.0 / 25.0);
+        // Each of the 8 moves by 4: 120, 125, 127, 129, 154 against 102, 127, 129, 131, 140, two ties: 11 of 25.
+        let worst = &found.audit.threats[0].worst_case;
+        assert_eq!(worst.decisions.classes[1].auc.unwrap().value, 11.0 / 25.0);
+        let north = |subgroups: &[Subgroup]| {
+            let north = subgroups.iter().find(|subgroup| subgroup.value == "north").unwrap();
+            (hits(north.robust_accuracy), north.sensitivity.map(hits), north.specificity.map(hits))
+        };
+        assert_eq!(north(&found.audit.clean_subgroups), ((4, 5), Some((0, 1)), Some((4, 4))));
+        assert_eq!(north(&worst.subgroups), ((2, 5), Some((0, 1)), Some((2, 4))));
+        let robust = worst.robust_accuracy;
+        let (lower, upper) = robust.by_patient.unwrap();
+        assert!(lower <= 0.4 && 0.4 <= upper && robust.lowest() <= robust.lower, "{robust:?}");
+        assert_eq!(found.audit.least_changes[0].distances, [4.0; 4]);
+        assert_eq!(found.audit.least_changes[0].standing, 4);
     }
 
     #[test]

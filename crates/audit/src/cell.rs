@@ -23,6 +23,17 @@ impl Clean {
         self.in_scope.iter().filter(|in_scope| **in_scope).count()
     }
 
+    /// The samples at these positions.
+    pub(crate) fn select(&self, positions: &[usize]) -> Self {
+        Self {
+            decisions: positions.iter().map(|&at| self.decisions[at].clone()).collect(),
+            overlaps: self.overlaps.as_ref().map(|all| positions.iter().map(|&at| all[at].clone()).collect()),
+            margins: positions.iter().map(|&at| self.margins[at]).collect(),
+            in_scope: positions.iter().map(|&at| self.in_scope[at]).collect(),
+            standing: positions.iter().map(|&at| self.standing[at]).collect(),
+        }
+    }
+
     /// Positions of the samples that are attacked.
     pub fn attacked(&self) -> Vec<usize> {
         (0..self.standing.len()).filter(|&position| self.standing[position]).collect()
@@ -40,7 +51,8 @@ pub struct Cell {
     pub norm: Norm,
     /// Budget at which the result is judged, in the unit of the data.
     pub epsilon: f32,
-    /// One entry a sample, in the order of the data; none for a sample that was not attacked.
+    /// One entry a sample, in the order of the data; none for a sample that was not attacked: because it is not in scope
+    /// or wrong by itself, or, in a cascade, because an earlier attack had brought it down.
     pub rows: Vec<Option<Attacked>>,
 }
 
@@ -48,6 +60,11 @@ impl Cell {
     /// Whether the attack got sample `position` where it wanted it, or broke the model there.
     pub fn fell(&self, position: usize) -> bool {
         self.rows[position].as_ref().is_some_and(Attacked::fell)
+    }
+
+    /// Whether an earlier attack of the cascade had brought the sample down.
+    pub fn passed_over(&self, clean: &Clean, position: usize) -> bool {
+        clean.standing[position] && self.rows[position].is_none()
     }
 
     /// The samples that were attacked.

@@ -32,6 +32,37 @@ pub fn sha256_of_file(path: &Path) -> Result<String, AuditError> {
     }
 }
 
+/// SHA-256 of a folder: of a line with the SHA-256 and the relative path of every file in it, sorted, hidden ones left out.
+///
+/// # Errors
+///
+/// [`AuditError::Read`].
+pub fn sha256_of_folder(path: &Path) -> Result<String, AuditError> {
+    let mut files = Vec::new();
+    let mut folders = vec![path.to_owned()];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(&folder).map_err(AuditError::read(&folder))? {
+            let entry = entry.map_err(AuditError::read(&folder))?;
+            if entry.file_name().to_string_lossy().starts_with('.') {
+                continue;
+            }
+            let kind = entry.file_type().map_err(AuditError::read(&folder))?;
+            if kind.is_dir() {
+                folders.push(entry.path());
+            } else {
+                files.push(entry.path());
+            }
+        }
+    }
+    files.sort();
+    let mut hasher = Sha256::new();
+    for file in files {
+        let name = file.strip_prefix(path).unwrap_or(&file).to_string_lossy().into_owned();
+        hasher.update(format!("{}  {name}\n", sha256_of_file(&file)?));
+    }
+    Ok(hexadecimal(&hasher.finalize()))
+}
+
 /// Digest of everything that the audit itself has in hand: samples, their indices and labels, and the model's answers
 /// on them. Two models with one name, or a file that changed between runs, cannot share cells.
 pub(crate) fn sha256_of_data(samples: &Samples, labels: &[Label], outputs: &Samples) -> String {

@@ -39,6 +39,14 @@ pub enum AuditError {
         /// The norm without an attack.
         norm: Norm,
     },
+    /// A recipe cannot be read.
+    #[error("{file}: {message}")]
+    Recipe {
+        /// Name of the recipe.
+        file: String,
+        /// The line, what was expected there, and what was found.
+        message: String,
+    },
     /// A gate cannot be read.
     #[error("gate `{gate}`: expected {expected}")]
     GateSyntax {

@@ -15,11 +15,14 @@ use crate::digest::{sha256, sha256_of_data};
 use crate::folder::AuditFolder;
 use crate::records::{self, RecordSubjects};
 use crate::request::{AttackEntry, AuditGoal, Checked, InputFile, LearnedFrom, Method, Threat};
-use crate::watch::Watched;
+use crate::watch::{Watched, was_stopped};
 use crate::{AuditError, AuditRequest};
 
 /// Part of every cell's identity: raised when the meaning of a record changes, so that old cells are not reused.
-const RECORD_VERSION: u32 = 1;
+const RECORD_VERSION: u32 = 2;
+
+/// Samples whose records are kept together: what a kill loses at most, for each thread.
+const PART: usize = 64;
 
 /// Something that happened in an audit, for a progress bar.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -36,9 +39,9 @@ pub enum Event<'a> {
         /// Samples that will be attacked.
         samples: usize,
     },
-    /// A batch of the current cell is done.
+    /// Some samples of the current cell are done.
     SamplesDone {
-        /// Samples in the batch.
+        /// How many.
         samples: usize,
     },
     /// A cell is done.
@@ -57,7 +60,7 @@ pub trait Observer: Sync {
     /// Is told what happens, from several threads.
     fn event(&self, event: Event<'_>);
 
-    /// Whether to stop before the next cell.
+    /// Whether to stop. Asked before every cell and every pass of the model, from several threads.
     fn stop(&self) -> bool {
         false
     }
@@ -69,7 +72,7 @@ impl Observer for () {
 }
 
 /// Attack and norm that do not go together, and are therefore left out.
-#[derive(Clone, Debug, serde::Deserialize, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, serde::Deserialize, Eq, PartialEq, Serialize)]
 pub struct Skipped {
     /// Name of the attack in this audit.
     pub attack: String,
@@ -93,7 +96,7 @@ impl<'a> Run<'a> {
 
     /// Attack, norm and budget, as in `pgd linf:4`.
     pub(crate) fn name(&self) -> String {
-        if self.entry.info().minimum_norm {
+        if self.entry.is_unlimited() {
             format!("{} {}, least change", self.entry.name, self.norm)
         } else {
             format!("{} {}:{}", self.entry.name, self.norm, self.epsilon)
@@ -119,6 +122,15 @@ impl<'a> Run<'a> {
         Ok(&**self.learned.get_or_init(|| learned))
     }
 
+    fn failed(&self, source: Error) -> AuditError {
+        AuditError::Attack { attack: self.entry.name.clone(), norm: self.norm, epsilon: self.epsilon, source }
+    }
+
+    fn cell(&self, epsilon: f32, rows: Vec<Option<Attacked>>) -> Cell {
+        let control = self.entry.is_control();
+        Cell { attack: self.entry.name.clone(), control, norm: self.norm, epsilon, rows }
+    }
+
     pub(crate) fn threat(&self, domain: &Domain, epsilon: f32, query_limit: Option<u32>) -> Result<ThreatModel, Error> {
         let threat = ThreatModel::new(self.norm, epsilon, domain.clone())?;
         Ok(match query_limit {
@@ -133,10 +145,12 @@ pub(crate) fn plan<'a>(attacks: &'a [AttackEntry], threats: &[Threat]) -> (Vec<R
     let (mut runs, mut skipped) = (Vec::new(), Vec::new());
     for threat in threats {
         for entry in attacks {
-            let info = entry.info();
-            if !info.norms.contains(&threat.norm) {
+            if !entry.wanted_in(threat.norm) {
+                continue;
+            }
+            if !entry.info().norms.contains(&threat.norm) {
                 skipped.push(Skipped { attack: entry.name.clone(), norm: threat.norm });
-            } else if info.minimum_norm {
+            } else if entry.is_unlimited() {
                 let judged = threat.epsilons.clone();
                 runs.push(Run::new(entry, threat.norm, f32::INFINITY, judged));
             } else {
@@ -149,12 +163,12 @@ pub(crate) fn plan<'a>(attacks: &'a [AttackEntry], threats: &[Threat]) -> (Vec<R
     (runs, skipped)
 }
 
-/// Time that a run took, now or when its cells were first computed.
+/// Time that a run took, now or when its parts were first computed.
 #[derive(Clone, Debug, serde::Deserialize, PartialEq, Serialize)]
 pub struct RunTime {
     /// Attack, norm and budget.
     pub run: String,
-    /// Seconds by the clock.
+    /// Seconds of its parts (64 samples each) by the clock, added up. Parts are computed side by side.
     pub seconds: f64,
 }
 
@@ -228,48 +242,138 @@ pub(crate) fn evaluate(
     folder: Option<&AuditFolder>,
     observer: &dyn Observer,
 ) -> Result<Grid, AuditError> {
-    let data = checked.request.data;
-    let subjects = RecordSubjects { data, labels: &checked.labels, clean };
     let identity = Identity::new(checked, outputs);
     let mut grid = Grid { cells: Vec::new(), times: Vec::new() };
     for (index, run) in runs.iter().enumerate() {
         let (total, name) = (runs.len(), run.name());
-        if observer.stop() {
+        let stopped = || {
             let missing = runs[index..].iter().map(Run::name).collect();
-            return Err(AuditError::Stopped { finished: index, total, missing });
-        }
-        let id = identity.of(run)?;
-        let kept = folder.map(|folder| folder.read_cell(&id)).transpose()?.flatten();
-        let restored = kept.is_some();
-        let (cells, seconds) = if let Some((bytes, seconds)) = kept {
-            let corrupt = |got: String| AuditError::Corrupt {
-                path: format!("{id}.parquet").into(),
-                expected: format!("the records of {name}; remove the file to have it made again"),
-                got,
-            };
-            let cells = records::decode(bytes).map_err(corrupt)?;
-            let fits = |cell: &Cell| cell.attack == run.entry.name && cell.norm == run.norm;
-            if cells.len() != run.judged.len()
-                || !cells.iter().all(|cell| fits(cell) && cell.rows.len() == clean.standing.len())
-            {
-                return Err(corrupt("other records".to_owned()));
-            }
-            (cells, seconds)
-        } else {
-            observer.event(Event::CellStarted { index, total, name: &name, samples: clean.attacked().len() });
-            let start = Instant::now();
-            let cells = carry_out(checked, run, clean, observer)?;
-            let seconds = start.elapsed().as_secs_f64();
-            if let Some(folder) = folder {
-                folder.write_cell(&id, &records::encode(subjects, &cells.iter().collect::<Vec<_>>())?, seconds)?;
-            }
-            (cells, seconds)
+            AuditError::Stopped { finished: index, total, missing }
         };
+        if observer.stop() {
+            return Err(stopped());
+        }
+        let positions = if run.entry.cascade { still_standing(run, clean, &grid.cells) } else { clean.attacked() };
+        let mut parts = Vec::new();
+        for positions in positions.chunks(PART) {
+            parts.push(Part::find(&identity, run, positions, clean, folder)?);
+        }
+        let restored = folder.is_some() && parts.iter().all(|part| part.done.is_some());
+        if !restored {
+            observer.event(Event::CellStarted { index, total, name: &name, samples: positions.len() });
+        }
+        if parts.iter().any(|part| part.done.is_none()) {
+            run.attack(checked).map_err(|source| run.failed(source))?;
+        }
+        let computed: Vec<Result<(Vec<Cell>, f64), AuditError>> =
+            parts.into_par_iter().map(|part| part.compute(checked, run, clean, folder, observer)).collect();
+        let mut cells: Vec<Cell> =
+            run.judged.iter().map(|&epsilon| run.cell(epsilon, vec![None; clean.standing.len()])).collect();
+        let (mut position, mut seconds) = (positions.into_iter(), 0.0);
+        for part in computed {
+            let (part, took) = part.map_err(|error| match error {
+                AuditError::Attack { source, .. } if was_stopped(&source) => stopped(),
+                error => error,
+            })?;
+            let rows = part.first().map_or(0, |cell| cell.rows.len());
+            let here: Vec<usize> = position.by_ref().take(rows).collect();
+            for (cell, part) in cells.iter_mut().zip(part) {
+                for (&at, row) in here.iter().zip(part.rows) {
+                    cell.rows[at] = row;
+                }
+            }
+            seconds += took;
+        }
         grid.cells.extend(cells);
         grid.times.push(RunTime { run: name, seconds });
         observer.event(Event::CellFinished { index, total, restored });
     }
     Ok(grid)
+}
+
+/// Samples that no earlier attack brought down at the budget of this run or a smaller one of its norm.
+fn still_standing(run: &Run<'_>, clean: &Clean, cells: &[Cell]) -> Vec<usize> {
+    let earlier: Vec<&Cell> =
+        cells.iter().filter(|cell| !cell.control && cell.norm == run.norm && cell.epsilon <= run.epsilon).collect();
+    clean.attacked().into_iter().filter(|&position| !earlier.iter().any(|cell| cell.fell(position))).collect()
+}
+
+/// Some of the samples of a run: what is computed, and kept, at a time.
+struct Part<'a> {
+    positions: &'a [usize],
+    id: String,
+    /// Records and seconds found in the folder, one cell for each budget that is judged.
+    done: Option<(Vec<Cell>, f64)>,
+}
+
+impl<'a> Part<'a> {
+    fn find(
+        identity: &Identity<'_>,
+        run: &Run<'_>,
+        positions: &'a [usize],
+        clean: &Clean,
+        folder: Option<&AuditFolder>,
+    ) -> Result<Self, AuditError> {
+        let id = identity.of(run, positions)?;
+        let Some((bytes, seconds)) = folder.map(|folder| folder.read_cell(&id)).transpose()?.flatten() else {
+            return Ok(Self { positions, id, done: None });
+        };
+        let corrupt = |got: String| AuditError::Corrupt {
+            path: format!("{id}.parquet").into(),
+            expected: format!("records of {}; remove the file to have them made again", run.name()),
+            got,
+        };
+        let cells = records::decode(bytes).map_err(corrupt)?;
+        let fits = |cell: &Cell| {
+            cell.attack == run.entry.name
+                && cell.norm == run.norm
+                && cell.rows.len() == positions.len()
+                && cell.rows.iter().zip(positions).all(|(row, &at)| row.is_some() == clean.standing[at])
+        };
+        if cells.len() == run.judged.len() && cells.iter().all(fits) {
+            Ok(Self { positions, id, done: Some((cells, seconds)) })
+        } else {
+            Err(corrupt("other records".to_owned()))
+        }
+    }
+
+    /// Attacks the samples of the part, unless that is done, and keeps the records.
+    fn compute(
+        self,
+        checked: &Checked<'_>,
+        run: &Run<'_>,
+        clean: &Clean,
+        folder: Option<&AuditFolder>,
+        observer: &dyn Observer,
+    ) -> Result<(Vec<Cell>, f64), AuditError> {
+        if let Some(done) = self.done {
+            return Ok(done);
+        }
+        let start = Instant::now();
+        let batches: Vec<Result<Vec<Vec<Attacked>>, Error>> = self
+            .positions
+            .par_chunks(checked.request.settings.batch_size)
+            .map(|positions| attack(checked, run, positions, observer))
+            .collect();
+        let seconds = start.elapsed().as_secs_f64();
+        let mut cells: Vec<Cell> = run.judged.iter().map(|&epsilon| run.cell(epsilon, Vec::new())).collect();
+        for batch in batches {
+            for row in batch.map_err(|source| run.failed(source))? {
+                for (cell, attacked) in cells.iter_mut().zip(row) {
+                    cell.rows.push(Some(attacked));
+                }
+            }
+        }
+        if let Some(folder) = folder {
+            let (data, clean) = (checked.request.data.select(self.positions), clean.select(self.positions));
+            let labels: Vec<Label> = self.positions.iter().map(|&at| checked.labels[at].clone()).collect();
+            let subjects = RecordSubjects { data: &data, labels: &labels, clean: &clean };
+            let records = records::encode(subjects, &cells.iter().collect::<Vec<_>>())?;
+            folder.write_cell(&self.id, &records, seconds)?;
+        }
+        observer.event(Event::SamplesDone { samples: self.positions.len() });
+        Ok((cells, seconds))
+    }
 }
 
 /// What every cell of an audit shares, and its digest.
@@ -296,7 +400,9 @@ struct CellIdentity<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     learned_from: Option<&'a LearnedFrom>,
     norm: Norm,
+    epsilon: Option<f32>,
     judged: &'a [f32],
+    samples: Vec<u64>,
 }
 
 impl<'a> Identity<'a> {
@@ -305,8 +411,8 @@ impl<'a> Identity<'a> {
         Self { checked, data: sha256_of_data(&data.samples, &data.labels, outputs.as_samples()) }
     }
 
-    /// A name for the cells of a run that no other run of any audit has.
-    fn of(&self, run: &Run<'_>) -> Result<String, AuditError> {
+    /// A name for a part of a run that no other part of any audit has.
+    fn of(&self, run: &Run<'_>, positions: &[usize]) -> Result<String, AuditError> {
         let AuditRequest { model, data, settings, provenance, .. } = self.checked.request;
         let identity = CellIdentity {
             record_version: RECORD_VERSION,
@@ -324,71 +430,33 @@ impl<'a> Identity<'a> {
             attack_settings: &run.entry.settings,
             learned_from: run.entry.learned_from(),
             norm: run.norm,
+            epsilon: run.epsilon.is_finite().then_some(run.epsilon),
             judged: &run.judged,
+            samples: positions.iter().map(|&at| data.samples.indices()[at]).collect(),
         };
         let bytes = serde_json::to_vec(&identity).map_err(AuditError::encode("identity of a cell"))?;
         Ok(sha256(&bytes)[..32].to_owned())
     }
 }
 
-/// Attacks the standing samples, batch by batch, and re-checks what comes back.
-fn carry_out(
-    checked: &Checked<'_>,
-    run: &Run<'_>,
-    clean: &Clean,
-    observer: &dyn Observer,
-) -> Result<Vec<Cell>, AuditError> {
-    let samples = clean.standing.len();
-    let positions = clean.attacked();
-    let failed =
-        |source| AuditError::Attack { attack: run.entry.name.clone(), norm: run.norm, epsilon: run.epsilon, source };
-    if !positions.is_empty() {
-        run.attack(checked).map_err(failed)?;
-    }
-    let batches: Vec<Result<Vec<Vec<Attacked>>, Error>> = positions
-        .par_chunks(checked.request.settings.batch_size)
-        .map(|positions| {
-            let rows = attack(checked, run, positions)?;
-            observer.event(Event::SamplesDone { samples: positions.len() });
-            Ok(rows)
-        })
-        .collect();
-    let mut cells: Vec<Cell> = run
-        .judged
-        .iter()
-        .map(|&epsilon| Cell {
-            attack: run.entry.name.clone(),
-            control: run.entry.is_control(),
-            norm: run.norm,
-            epsilon,
-            rows: vec![None; samples],
-        })
-        .collect();
-    let mut position = positions.into_iter();
-    for batch in batches {
-        for row in batch.map_err(failed)? {
-            let Some(position) = position.next() else { break };
-            for (cell, attacked) in cells.iter_mut().zip(row) {
-                cell.rows[position] = Some(attacked);
-            }
-        }
-    }
-    Ok(cells)
-}
-
 /// For each sample the judgement at each budget of the run.
 ///
 /// Where a number is not finite the samples are attacked one by one, so that one of them cannot spoil its neighbours;
 /// the one itself counts as fallen.
-pub(crate) fn attack(checked: &Checked<'_>, run: &Run<'_>, positions: &[usize]) -> Result<Vec<Vec<Attacked>>, Error> {
+pub(crate) fn attack(
+    checked: &Checked<'_>,
+    run: &Run<'_>,
+    positions: &[usize],
+    observer: &dyn Observer,
+) -> Result<Vec<Vec<Attacked>>, Error> {
     let AuditRequest { model, data, settings, .. } = checked.request;
     let inputs = data.samples.select(positions);
     let goal = checked.goal.select(positions);
     let threat = run.threat(&data.domain, run.epsilon, settings.query_limit)?;
-    let watched = Watched::new(model, &inputs, &goal, &threat)?;
+    let watched = Watched::new(model, &inputs, &goal, &threat, observer)?;
     let outcome = match run.attack(checked)?.run(&watched, &inputs, &goal, &threat, settings.seed) {
         Err(Error::NonFinite { .. }) if positions.len() > 1 => {
-            let singles = positions.iter().map(|&position| attack(checked, run, &[position]));
+            let singles = positions.iter().map(|&position| attack(checked, run, &[position], observer));
             return Ok(singles.collect::<Result<Vec<_>, _>>()?.into_iter().flatten().collect());
         }
         Err(Error::NonFinite { .. }) => return Ok(vec![vec![broken(watched.finish().remove(0)); run.judged.len()]]),

@@ -3,7 +3,7 @@
 //! Sources: Croce & Hein 2020 (the warnings of AutoAttack), Athalye et al. 2018 (signs of obfuscated gradients),
 //! Pintor et al. 2022 (indicators of attack failure).
 
-use nocebo_core::Knowledge;
+use nocebo_core::{Domain, Knowledge, Norm, Task};
 use serde::{Deserialize, Serialize};
 
 use crate::cell::{Cell, Clean};
@@ -25,7 +25,7 @@ const UNFINISHED: f32 = 0.05;
 const WITHIN_REACH: f64 = 0.02;
 
 /// Whether something that would cast doubt on the audit was seen.
-#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Status {
     /// Looked for, not seen.
@@ -37,7 +37,7 @@ pub enum Status {
 }
 
 /// One thing looked for.
-#[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub struct Finding {
     /// Short name for machines.
     pub id: String,
@@ -56,6 +56,8 @@ pub struct Finding {
 
 /// Everything that findings are drawn from.
 pub(crate) struct Evidence<'a> {
+    pub(crate) task: &'a Task,
+    pub(crate) domain: &'a Domain,
     pub(crate) attacks: &'a [AttackEntry],
     pub(crate) cells: &'a [Cell],
     pub(crate) clean: &'a Clean,
@@ -80,7 +82,7 @@ impl Verdict {
 type Check = fn(&Evidence<'_>) -> Verdict;
 
 /// Name, what should hold, advice, whether a failure weakens the evaluation, and how it is looked for.
-const CHECKS: [(&str, &str, &str, bool, Check); 19] = [
+const CHECKS: [(&str, &str, &str, bool, Check); 23] = [
     (
         "clean_accuracy_above_majority",
         "The model is better than always answering the most frequent label",
@@ -95,6 +97,22 @@ const CHECKS: [(&str, &str, &str, bool, Check); 19] = [
          the worst of several evaluations of each sample.",
         true,
         answers_repeat,
+    ),
+    (
+        "inference_is_static",
+        "An answer does not depend on the other samples of a batch, nor on what was asked before",
+        "The model keeps a state, optimises at inference, or normalises over the batch (batch normalisation in training \
+         mode). Freeze it, or attack it as it is used: through its state or its inner optimisation.",
+        true,
+        inference_is_static,
+    ),
+    (
+        "losses_fit_the_classes",
+        "The attacks ask for losses and targets that the number of classes allows",
+        "There are fewer other classes than an attack asks to head for. Nothing is lost, but the settings do not say what \
+         was done: correct them.",
+        false,
+        losses_fit_the_classes,
     ),
     (
         "outputs_are_logits",
@@ -194,6 +212,14 @@ const CHECKS: [(&str, &str, &str, bool, Check); 19] = [
         gradients_beat_queries,
     ),
     (
+        "transfer_beats_noise",
+        "Attacks that come from another model or from other samples do more harm than noise",
+        "What was learned elsewhere does not carry over: it says nothing about this model. Use a better surrogate, or more \
+         and nearer samples to learn from.",
+        false,
+        transfer_beats_noise,
+    ),
+    (
         "attacks_raise_the_margin",
         "Attacks that fail at least bring the decision nearer to changing",
         "The attacks end where they started or farther away: the gradient points nowhere. Look for masked gradients, and \
@@ -208,6 +234,14 @@ const CHECKS: [(&str, &str, &str, bool, Check); 19] = [
          overfitting). Do not read one-step figures; harden with iterative attacks.",
         false,
         no_label_leaking,
+    ),
+    (
+        "robustness_has_its_price",
+        "A large budget brings some samples down",
+        "Nothing falls where much is allowed: the evaluation is probably broken. Audit up to a budget at which everything \
+         must fall (linf:inf).",
+        false,
+        robustness_has_its_price,
     ),
     (
         "success_grows_with_epsilon",
@@ -278,6 +312,34 @@ fn answers_repeat(evidence: &Evidence<'_>) -> Verdict {
         return Verdict::NotApplicable(NOTHING_ATTACKED);
     }
     Verdict::unless(changing_answers > 0, format!("{changing_answers} of {probed} answers changed when asked again"))
+}
+
+fn inference_is_static(evidence: &Evidence<'_>) -> Verdict {
+    let Probe { asked_alone, changing_alone, .. } = *evidence.probe;
+    if asked_alone == 0 {
+        return Verdict::NotApplicable(NOTHING_ATTACKED);
+    }
+    let detail = format!("{changing_alone} of {asked_alone} answers changed when the sample was asked alone");
+    Verdict::unless(changing_alone > 0, detail)
+}
+
+fn losses_fit_the_classes(evidence: &Evidence<'_>) -> Verdict {
+    let ways = match evidence.task {
+        Task::MultiLabel { thresholds } => thresholds.len(),
+        task => task.classes() - 1,
+    };
+    let asked = evidence.attacks.iter().filter_map(|entry| {
+        let targets = entry.settings.get("targets").or_else(|| entry.settings.get("target_classes"))?.as_u64()?;
+        (targets as usize > ways).then(|| format!("{} asks for {targets} targets", entry.name))
+    });
+    let asked: Vec<String> = asked.collect();
+    let dlr = match ways {
+        _ if matches!(evidence.task, Task::MultiLabel { .. }) => "the DLR loss is not defined for findings",
+        0 | 1 => "the DLR loss is not defined for two classes",
+        2 => "the targeted DLR loss is not defined for three classes",
+        _ => "the DLR loss is defined",
+    };
+    Verdict::unless(!asked.is_empty(), [vec![format!("{ways} other decisions: {dlr}")], asked].concat().join("; "))
 }
 
 fn outputs_are_logits(evidence: &Evidence<'_>) -> Verdict {
@@ -359,16 +421,14 @@ fn noise_weaker_than_attack(evidence: &Evidence<'_>) -> Verdict {
     let attacked = evidence.clean.attacked();
     for threat in evidence.threats {
         let Some(noise) = threat.cells.iter().find(|cell| cell.control) else { continue };
-        let best = threat.cells.iter().filter(|cell| !cell.control).map(success).fold(0.0, f64::max);
-        let felled = |position: usize, control: bool| {
-            let cells = evidence.cells.iter().filter(|cell| {
-                cell.control == control
-                    && cell.norm == threat.norm
-                    && (cell.epsilon == threat.epsilon || !control && cell.epsilon < threat.epsilon)
-            });
-            cells.into_iter().any(|cell| cell.fell(position))
+        let best = threat.worst_case.attack_success_rate.value.unwrap_or(0.0);
+        let here = (threat.norm, threat.epsilon);
+        let by_noise = |position: usize| {
+            let mut cells = evidence.cells.iter();
+            cells.any(|cell| cell.control && (cell.norm, cell.epsilon) == here && cell.fell(position))
         };
-        let alone = attacked.iter().filter(|&&position| felled(position, true) && !felled(position, false)).count();
+        let by_attack = |position: usize| fell_by(evidence, position, here, &|cell| !cell.control);
+        let alone = attacked.iter().filter(|&&position| by_noise(position) && !by_attack(position)).count();
         let (noise, here) = (success(noise), place(threat));
         if noise == 0.0 && best == 0.0 {
             continue;
@@ -388,6 +448,57 @@ fn noise_weaker_than_attack(evidence: &Evidence<'_>) -> Verdict {
         Some((_, numbers)) if failures.is_empty() => Verdict::unless(false, format!("success rate at {numbers}")),
         Some(_) => Verdict::unless(true, format!("success rate at {}", failures.join("; "))),
     }
+}
+
+fn transfer_beats_noise(evidence: &Evidence<'_>) -> Verdict {
+    let elsewhere: Vec<&str> = evidence
+        .attacks
+        .iter()
+        .filter(|entry| entry.learned_from().is_some())
+        .map(|entry| entry.name.as_str())
+        .collect();
+    let (mut compared, mut failures) = (0, Vec::new());
+    for threat in evidence.threats {
+        let Some(noise) = threat.cells.iter().find(|cell| cell.control).map(success) else { continue };
+        for cell in threat.cells.iter().filter(|cell| elsewhere.contains(&cell.attack.as_str()) && noise < 1.0) {
+            compared += 1;
+            if success(cell) <= noise && noise > 0.0 {
+                failures.push(format!("{} {} to {}", place(threat), percent(success(cell)), percent(noise)));
+            }
+        }
+    }
+    if compared == 0 {
+        return Verdict::NotApplicable("no attack learned from another model or from other samples");
+    }
+    let fails = failures.len() == compared;
+    let detail = if failures.is_empty() {
+        format!("{compared} comparisons with noise")
+    } else {
+        format!("success no better than that of noise at {}", failures.join("; "))
+    };
+    Verdict::unless(fails, detail)
+}
+
+fn robustness_has_its_price(evidence: &Evidence<'_>) -> Verdict {
+    // Below a 32nd of what the bounds allow, holding everything is no wonder.
+    let large = evidence
+        .threats
+        .iter()
+        .filter(|threat| f64::from(threat.epsilon) * 32.0 > f64::from(threat.norm.greatest_distance(evidence.domain)));
+    let fallen = large.map(|threat| threat.worst_case.attack_success_rate.value.unwrap_or(0.0));
+    let Some(most) = fallen.reduce(f64::max) else {
+        return Verdict::NotApplicable("no budget is above a 32nd of what the bounds allow");
+    };
+    if evidence.clean.attacked().is_empty() {
+        return Verdict::NotApplicable(NOTHING_ATTACKED);
+    }
+    let clean = evidence.decisions.accuracy.value.unwrap_or(0.0);
+    let detail = format!(
+        "clean accuracy {}; of the samples attacked {} fell at the most harmful budget",
+        percent(clean),
+        percent(most)
+    );
+    Verdict::unless(most <= TOLERANCE, detail)
 }
 
 fn iterative_beats_one_step(evidence: &Evidence<'_>) -> Verdict {
@@ -420,26 +531,46 @@ fn beyond_chance(surplus: usize, deficit: usize) -> bool {
 
 type Group<'a> = (&'a str, &'a dyn Fn(&Cell) -> bool);
 
+/// Whether a sample fell to an attack of a group at this budget or a smaller one: what brought it down there still does.
+fn fell_by(
+    evidence: &Evidence<'_>,
+    position: usize,
+    (norm, epsilon): (Norm, f32),
+    belongs: &dyn Fn(&Cell) -> bool,
+) -> bool {
+    let mut cells = evidence.cells.iter();
+    cells.any(|cell| cell.norm == norm && cell.epsilon <= epsilon && belongs(cell) && cell.fell(position))
+}
+
 /// Fails where the attacks of the group that should be weaker bring down clearly more samples than the others.
 fn compare(evidence: &Evidence<'_>, weaker: Group<'_>, stronger: Group<'_>) -> Verdict {
     let (mut compared, mut failures) = (0, Vec::new());
     let attacked = evidence.clean.attacked();
     for threat in evidence.threats {
+        let here = (threat.norm, threat.epsilon);
         let group = |belongs: &dyn Fn(&Cell) -> bool| -> Vec<&Cell> {
-            let here = evidence.cells.iter().filter(|cell| cell.norm == threat.norm && cell.epsilon == threat.epsilon);
-            here.filter(|cell| !cell.control && belongs(cell)).collect()
+            let cells = evidence.cells.iter().filter(|cell| (cell.norm, cell.epsilon) == here);
+            cells.filter(|cell| !cell.control && belongs(cell)).collect()
         };
         let (low, high) = (group(weaker.1), group(stronger.1));
         if low.is_empty() || high.is_empty() || attacked.is_empty() {
             continue;
         }
         compared += 1;
-        let alone = |one: &[&Cell], other: &[&Cell]| {
-            let felled = |cells: &[&Cell], position: usize| cells.iter().any(|cell| cell.fell(position));
-            attacked.iter().filter(|&&position| felled(one, position) && !felled(other, position)).count()
+        // In a cascade a group may have passed a sample over: that says nothing about it.
+        let tried = |cells: &[&Cell], position: usize| cells.iter().any(|cell| cell.rows[position].is_some());
+        let alone = |one: Group<'_>, (cells, other): (&[&Cell], Group<'_>)| {
+            let felled = |group: Group<'_>, position: usize| {
+                fell_by(evidence, position, here, &|cell| !cell.control && group.1(cell))
+            };
+            let those = attacked.iter().filter(|&&position| felled(one, position) && !felled(other, position));
+            those.filter(|&&position| tried(cells, position)).count()
         };
-        let (surplus, deficit) = (alone(&low, &high), alone(&high, &low));
-        if beyond_chance(surplus, deficit) {
+        let (surplus, deficit) = (alone(weaker, (&high, stronger)), alone(stronger, (&low, weaker)));
+        // Where the weaker group was tried on the rest only, AutoAttack's rule: more than 0.2 points; one sample is no sign.
+        let on_the_rest = low.iter().all(|cell| attacked.iter().any(|&at| cell.passed_over(evidence.clean, at)));
+        let gain = on_the_rest && surplus > 1 && surplus as f64 > 0.002 * attacked.len() as f64;
+        if beyond_chance(surplus, deficit) || gain {
             failures.push(format!(
                 "{}: {surplus} to {} alone, {deficit} to {} alone",
                 place(threat),
@@ -465,7 +596,7 @@ fn attacks_raise_the_margin(evidence: &Evidence<'_>) -> Verdict {
         let here = |cell: &&Cell| cell.norm == threat.norm && cell.epsilon == threat.epsilon && !cell.control;
         let (mut held, mut stuck) = (0_usize, 0_usize);
         for position in evidence.clean.attacked() {
-            if evidence.cells.iter().filter(here).any(|cell| cell.fell(position)) {
+            if fell_by(evidence, position, (threat.norm, threat.epsilon), &|cell| !cell.control) {
                 continue;
             }
             let margins = white_box(evidence).filter(here).filter_map(|cell| cell.rows[position].as_ref()?.margin);
@@ -527,7 +658,9 @@ fn success_grows_with_epsilon(evidence: &Evidence<'_>) -> Verdict {
         for pair in curve.windows(2).filter(|pair| pair[0].norm == pair[1].norm) {
             compared += 1;
             let alone = |one: &Cell, other: &Cell| {
-                attacked.iter().filter(|&&position| one.fell(position) && !other.fell(position)).count()
+                let both = |position: usize| one.rows[position].is_some() && other.rows[position].is_some();
+                let those = attacked.iter().filter(|&&position| both(position));
+                those.filter(|&&position| one.fell(position) && !other.fell(position)).count()
             };
             let (lost, won) = (alone(pair[0], pair[1]), alone(pair[1], pair[0]));
             if beyond_chance(lost, won) {
@@ -556,7 +689,7 @@ fn attacks_converged(evidence: &Evidence<'_>) -> Verdict {
         let here = |cell: &&Cell| cell.norm == threat.norm && cell.epsilon == threat.epsilon && !cell.control;
         let mut near = 0_usize;
         for &position in &attacked {
-            if evidence.cells.iter().filter(here).any(|cell| cell.fell(position)) {
+            if fell_by(evidence, position, (threat.norm, threat.epsilon), &|cell| !cell.control) {
                 continue;
             }
             let runs: Vec<(f32, f32)> = white_box(evidence)
@@ -682,7 +815,8 @@ mod tests {
                 "gradients_available",
                 "unlimited_attacks_succeed",
                 "noise_weaker_than_attack",
-                "attacks_raise_the_margin"
+                "attacks_raise_the_margin",
+                "robustness_has_its_price"
             ]
         );
         let broken = bent(keep_logits, |gradient: &mut [f32]| gradient[0] = f32::NAN);
@@ -725,7 +859,7 @@ mod tests {
             },
             keep_gradient,
         );
-        assert_eq!(failures(&turned, &toy::attacks(), &[2.0]), ["answers_repeat"]);
+        assert_eq!(failures(&turned, &toy::attacks(), &[2.0]), ["answers_repeat", "inference_is_static"]);
     }
 
     #[test]
@@ -792,7 +926,12 @@ mod tests {
         let attacks = [ToyAttack::entry("pgd", Behaviour::Backwards(10)), ToyAttack::entry(CONTROL, Behaviour::Noise)];
         assert_eq!(
             failures(&Mean::new(), &attacks, &[64.0]),
-            ["unlimited_attacks_succeed", "noise_weaker_than_attack", "attacks_raise_the_margin"]
+            [
+                "unlimited_attacks_succeed",
+                "noise_weaker_than_attack",
+                "attacks_raise_the_margin",
+                "robustness_has_its_price"
+            ]
         );
     }
 
@@ -863,8 +1002,10 @@ mod tests {
                 "noise_weaker_than_attack",
                 "iterative_beats_one_step",
                 "gradients_beat_queries",
+                "transfer_beats_noise",
                 "attacks_raise_the_margin",
                 "no_label_leaking",
+                "robustness_has_its_price",
                 "success_grows_with_epsilon",
                 "attacks_converged",
             ]

@@ -2,9 +2,10 @@
 //!
 //! ```text
 //! audit.lock          marks the folder and is locked while an audit writes
-//! cells/<id>.parquet  records of one finished cell, and cells/<id>.json: its digest and the seconds it took
+//! resolved.toml       the recipe with every default filled in
+//! cells/<id>.parquet  records of some samples of a cell, and cells/<id>.json: their digest and the seconds they took
 //! records.parquet     all cells; made when every cell is finished
-//! report.html
+//! report.html, summary.md, junit.xml, model.cdx.json
 //! audit.json          written last: its presence says that the audit is complete
 //! ```
 //!
@@ -28,6 +29,14 @@ const CELLS: &str = "cells";
 pub const RECORDS: &str = "records.parquet";
 /// Name of the report.
 pub const REPORT: &str = "report.html";
+/// Name of the gates and findings as JUnit XML.
+pub const JUNIT: &str = "junit.xml";
+/// Name of the summary in Markdown.
+pub const MARKDOWN: &str = "summary.md";
+/// Name of the model card in CycloneDX.
+pub const MODEL_CARD: &str = "model.cdx.json";
+/// Name of the recipe with every default filled in.
+pub const RESOLVED: &str = "resolved.toml";
 /// Name of the summary, which is written last.
 pub const SUMMARY: &str = "audit.json";
 
@@ -81,7 +90,7 @@ impl AuditFolder {
         let folder = Self { path: path.to_owned(), lock };
         let cells = path.join(CELLS);
         fs::create_dir_all(&cells).map_err(AuditError::write(&cells))?;
-        for name in [SUMMARY, REPORT, RECORDS] {
+        for name in [SUMMARY, REPORT, RECORDS, JUNIT, MARKDOWN, MODEL_CARD] {
             remove(&path.join(name))?;
         }
         for place in [path, &cells] {

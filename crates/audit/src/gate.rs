@@ -214,10 +214,10 @@ impl Gate {
                 }),
         };
         let (judged, passed) = match self.comparison {
-            Comparison::AtLeast => (rate.lower, rate.lower >= self.bound),
-            Comparison::Above => (rate.lower, rate.lower > self.bound),
-            Comparison::AtMost => (rate.upper, rate.upper <= self.bound),
-            Comparison::Below => (rate.upper, rate.upper < self.bound),
+            Comparison::AtLeast => (rate.lowest(), rate.lowest() >= self.bound),
+            Comparison::Above => (rate.lowest(), rate.lowest() > self.bound),
+            Comparison::AtMost => (rate.highest(), rate.highest() <= self.bound),
+            Comparison::Below => (rate.highest(), rate.highest() < self.bound),
         };
         Ok(GateResult { gate: self.text.clone(), passed, value: rate.value, judged, bound: self.bound })
     }
@@ -235,8 +235,8 @@ impl Gate {
                 if recalls.is_empty() {
                     return unknown;
                 }
-                let mean = |end: fn(&Rate) -> f64| recalls.iter().map(end).sum::<f64>() / recalls.len() as f64;
-                let (lower, upper) = (mean(|rate| rate.lower), mean(|rate| rate.upper));
+                let mean = |end: fn(Rate) -> f64| recalls.iter().copied().map(end).sum::<f64>() / recalls.len() as f64;
+                let (lower, upper) = (mean(Rate::lowest), mean(Rate::highest));
                 Rate { value: metrics.balanced_accuracy, lower, upper, ..unknown }
             }
             _ => metrics.accuracy,

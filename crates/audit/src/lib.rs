@@ -6,35 +6,45 @@
 
 pub mod audit;
 pub mod cell;
+pub mod compare;
 pub mod error;
 pub mod evaluate;
 pub mod findings;
 pub mod folder;
 pub mod gate;
 pub mod metrics;
+pub mod protocol;
 pub mod rate;
+pub mod recipe;
 pub mod records;
 pub mod report;
 pub mod request;
 
+mod auc;
+mod bootstrap;
 mod digest;
 mod epsilon;
+mod outputs;
 mod probe;
 mod watch;
 
 #[cfg(test)]
 mod toy;
 
+pub use auc::Auc;
 pub use audit::{Audit, Evaluation, Example, evaluate, run};
 pub use cell::{Attacked, Cell, Clean, in_brief};
-pub use digest::sha256_of_file;
+pub use compare::{Comparison, compare};
+pub use digest::{sha256_of_file, sha256_of_folder};
 pub use error::AuditError;
 pub use evaluate::{Event, Observer};
 pub use findings::{Finding, Status};
 pub use folder::AuditFolder;
 pub use gate::{Gate, GateResult};
 pub use metrics::{CellSummary, ClassOverlap, DecisionMetrics, ThreatResult, WorstCase};
+pub use protocol::{Plan, Protocol};
 pub use rate::Rate;
+pub use recipe::Recipe;
 pub use report::{ReportEntry, html as report_html};
 pub use request::{
     AttackEntry, AuditData, AuditGoal, AuditRequest, AuditSettings, CONTROL, InputFile, LearnedFrom, LearningSet,

@@ -1,10 +1,14 @@
 //! The numbers of an audit: rates with intervals, per cell and in the worst case over attacks.
 
+use std::collections::BTreeMap;
+
 use nocebo_core::{Domain, Label, Norm, Overlap, Queries, Task, has_finding};
 use serde::{Deserialize, Serialize};
 
+use crate::bootstrap::Bootstrap;
 use crate::cell::{Attacked, Cell, Clean};
-use crate::{Rate, Threat, epsilon};
+use crate::request::AuditGoal;
+use crate::{Auc, Rate, Threat, epsilon};
 
 /// How often one class or finding is seen where it is, and not seen where it is not.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
@@ -15,6 +19,36 @@ pub struct ClassRates {
     pub sensitivity: Rate,
     /// Samples that lack it and are decided so.
     pub specificity: Rate,
+    /// How well the score tells the samples that have it from the others. Under attack it is known where one score
+    /// decides (two classes, or a goal about one finding): each attacked sample then has the worst score seen.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub auc: Option<Auc>,
+}
+
+/// The samples of one subgroup.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub struct Subgroup {
+    /// Column of the label table.
+    pub group: String,
+    /// Value in that column.
+    pub value: String,
+    /// Samples in scope that are right and, under attack, that no attack brought down.
+    pub robust_accuracy: Rate,
+    /// Samples with the audit's finding that are decided so.
+    pub sensitivity: Option<Rate>,
+    /// Samples without the audit's finding that are decided so.
+    pub specificity: Option<Rate>,
+}
+
+/// The least change that any attack found, for each sample of one norm.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub struct LeastChanges {
+    /// Norm of the changes.
+    pub norm: Norm,
+    /// One distance for each sample that fell with a finite answer, ascending, in the unit of the budget.
+    pub distances: Vec<f64>,
+    /// Attacked samples that no attack brought down.
+    pub standing: usize,
 }
 
 /// How far the masks of one class agree with the truth: means over the samples where the class occurs in either.
@@ -109,13 +143,18 @@ pub struct CellSummary {
     pub attack: String,
     /// Whether the attack is only the noise control.
     pub control: bool,
+    /// Samples that it was run on. In a cascade those that earlier attacks brought down are passed over, and what follows
+    /// about accuracies and decisions is that after this attack and all before it.
+    pub attacked: usize,
+    /// Whether samples were passed over.
+    pub cascaded: bool,
     /// Samples in scope that the attack could not bring where it wanted them, those wrong by themselves excluded.
     pub robust_accuracy: Rate,
     /// The same when the perturbed inputs have been stored.
     pub robust_accuracy_stored: Rate,
-    /// Samples attacked that fell.
+    /// Samples that it was run on and that fell.
     pub attack_success_rate: Rate,
-    /// Samples attacked that fell with the stored input.
+    /// Samples that it was run on and that fell with the stored input.
     pub attack_success_rate_stored: Rate,
     /// Decisions of all samples under this attack.
     pub decisions: DecisionMetrics,
@@ -147,6 +186,9 @@ pub struct WorstCase {
     pub attack_success_rate: Rate,
     /// Decisions of all samples under the worst of the attacks.
     pub decisions: DecisionMetrics,
+    /// Each subgroup.
+    #[serde(default)]
+    pub subgroups: Vec<Subgroup>,
 }
 
 /// Everything about one norm and one budget.
@@ -167,12 +209,17 @@ pub struct ThreatResult {
 
 /// What the metrics need to know about the samples.
 pub(crate) struct Subjects<'a> {
-    pub(crate) task: &'a Task,
     pub(crate) labels: &'a [Label],
     pub(crate) clean: &'a Clean,
+    /// Logits of the clean samples.
+    pub(crate) outputs: &'a [Vec<f32>],
     pub(crate) class_names: &'a [String],
+    pub(crate) task: &'a Task,
+    pub(crate) goal: AuditGoal,
     pub(crate) finding: Option<usize>,
     pub(crate) domain: &'a Domain,
+    pub(crate) groups: &'a BTreeMap<String, Vec<String>>,
+    pub(crate) bootstrap: &'a Bootstrap,
 }
 
 /// For each sample and class: whether some attack hid it, or made it appear.
@@ -229,10 +276,28 @@ impl Harm {
     }
 }
 
+/// Whether a rate also gets its interval over patients: worth its time for the figures that are read first.
+#[derive(Clone, Copy, PartialEq)]
+enum Intervals {
+    Wilson,
+    AndByPatient,
+}
+
 impl Subjects<'_> {
     /// Decisions on the clean samples.
     pub(crate) fn clean_decisions(&self) -> DecisionMetrics {
-        self.decisions(&Harm::none(self))
+        let mut found = self.decisions(&Harm::none(self), Intervals::AndByPatient);
+        if matches!(self.task, Task::Segmentation(_)) {
+            return found;
+        }
+        for (class, rates) in found.classes.iter_mut().enumerate() {
+            let scores = self.outputs.iter().zip(self.labels);
+            let scores: Vec<(f32, bool)> = scores
+                .map(|(logits, label)| (score_of_class(self.task, logits, class), has_finding(label, class)))
+                .collect();
+            rates.auc = Auc::of(&scores, self.bootstrap);
+        }
+        found
     }
 
     fn is_right(&self, position: usize, decision: &Label, overlaps: Option<&[Overlap]>) -> bool {
@@ -257,12 +322,79 @@ impl Subjects<'_> {
             .collect()
     }
 
-    fn decisions(&self, harm: &Harm) -> DecisionMetrics {
+    /// Each subgroup of the clean samples.
+    pub(crate) fn clean_subgroups(&self) -> Vec<Subgroup> {
+        let none = vec![false; self.labels.len()];
+        self.subgroups(&none, &Harm::none(self))
+    }
+
+    fn subgroups(&self, fallen: &[bool], harm: &Harm) -> Vec<Subgroup> {
+        let mut found = Vec::new();
+        for (group, column) in self.groups {
+            let mut values: Vec<&String> = column.iter().collect();
+            values.sort();
+            values.dedup();
+            for value in values {
+                let members = || (0..column.len()).filter(|&at| column[at] == *value);
+                let of = |has: bool, lost: &[Vec<bool>]| {
+                    self.finding.map(|finding| {
+                        let those = members().filter(|&at| has_finding(&self.labels[at], finding) == has);
+                        let right =
+                            |at: usize| has_finding(&self.clean.decisions[at], finding) == has && !lost[at][finding];
+                        self.rate(Intervals::AndByPatient, those.map(|at| (at, right(at))))
+                    })
+                };
+                let scope = members().filter(|&at| self.clean.in_scope[at]);
+                found.push(Subgroup {
+                    group: group.clone(),
+                    value: value.clone(),
+                    robust_accuracy: self
+                        .rate(Intervals::AndByPatient, scope.map(|at| (at, self.clean.standing[at] && !fallen[at]))),
+                    sensitivity: of(true, &harm.hidden),
+                    specificity: of(false, &harm.invented),
+                });
+            }
+        }
+        found
+    }
+
+    fn rate(&self, intervals: Intervals, flags: impl IntoIterator<Item = (usize, bool)>) -> Rate {
+        match intervals {
+            Intervals::Wilson => Rate::of(flags.into_iter().map(|(_, flag)| flag)),
+            Intervals::AndByPatient => self.bootstrap.rate(flags),
+        }
+    }
+
+    /// Area under the curve of the audit's finding when every attacked sample has the worst score in these cells.
+    fn worst_auc(&self, worst_margins: &[f32]) -> Option<(usize, Auc)> {
+        let finding = self.finding?;
+        let one_score = self.goal != AuditGoal::Untargeted
+            || (self.task.classes() == 2 && !matches!(self.task, Task::MultiLabel { .. }));
+        if !one_score {
+            return None;
+        }
+        let scores: Vec<(f32, bool)> = worst_margins
+            .iter()
+            .zip(self.labels)
+            .map(|(margin, label)| {
+                let has = has_finding(label, finding);
+                let hides = match self.goal {
+                    AuditGoal::Untargeted => has,
+                    AuditGoal::FalseNegative { .. } => true,
+                    AuditGoal::FalsePositive { .. } => false,
+                };
+                (if hides { -margin } else { *margin }, has)
+            })
+            .collect();
+        Auc::of(&scores, self.bootstrap).map(|auc| (finding, auc))
+    }
+
+    fn decisions(&self, harm: &Harm, intervals: Intervals) -> DecisionMetrics {
         let (labels, decided) = (self.labels, &self.clean.decisions);
         let positions = 0..labels.len();
         let overlaps = |at: usize| self.clean.overlaps.as_ref().map(|overlaps| overlaps[at].as_slice());
         let right = |at: usize| self.is_right(at, &decided[at], overlaps(at)) && !harm.wrong[at];
-        let accuracy = Rate::of(positions.clone().map(right));
+        let accuracy = self.rate(intervals, positions.clone().map(|at| (at, right(at))));
         let classes: Vec<ClassRates> = self
             .class_names
             .iter()
@@ -270,12 +402,13 @@ impl Subjects<'_> {
             .map(|(class, name)| {
                 let (has, lacks): (Vec<usize>, Vec<usize>) =
                     positions.clone().partition(|&at| has_finding(&labels[at], class));
-                let seen = |&at: &usize| has_finding(&decided[at], class) && !harm.hidden[at][class];
-                let unseen = |&at: &usize| !has_finding(&decided[at], class) && !harm.invented[at][class];
+                let seen = |at: usize| has_finding(&decided[at], class) && !harm.hidden[at][class];
+                let unseen = |at: usize| !has_finding(&decided[at], class) && !harm.invented[at][class];
                 ClassRates {
                     class: name.clone(),
-                    sensitivity: Rate::of(has.iter().map(seen)),
-                    specificity: Rate::of(lacks.iter().map(unseen)),
+                    sensitivity: self.rate(intervals, has.into_iter().map(|at| (at, seen(at)))),
+                    specificity: self.rate(intervals, lacks.into_iter().map(|at| (at, unseen(at)))),
+                    auc: None,
                 }
             })
             .collect();
@@ -295,59 +428,86 @@ impl Subjects<'_> {
         metrics
     }
 
-    /// Results of every threat. `cells` are in any order; `at_infinity` names the attacks that were run without a
-    /// budget.
+    /// Results of every threat. `cells` of one norm and budget are in the order of the attacks; `at_infinity` names the
+    /// attacks that were run without a budget.
     pub(crate) fn threats(&self, threats: &[Threat], cells: &[Cell], at_infinity: &[&str]) -> Vec<ThreatResult> {
         let mut results = Vec::new();
         for threat in threats {
-            let samples = self.labels.len();
-            let mut harm = Harm::none(self);
-            let (mut fallen, mut fallen_stored) = (vec![false; samples], vec![false; samples]);
+            let mut worst = Worst::new(self);
             for &epsilon in &threat.epsilons {
                 let mut here: Vec<&Cell> =
                     cells.iter().filter(|cell| cell.norm == threat.norm && cell.epsilon == epsilon).collect();
                 here.sort_by_key(|cell| cell.control);
-                for cell in here.iter().filter(|cell| !cell.control) {
-                    harm.add(self, cell);
-                    for (at, row) in cell.rows.iter().enumerate() {
-                        fallen[at] |= row.as_ref().is_some_and(Attacked::fell);
-                        fallen_stored[at] |= row.as_ref().is_some_and(Attacked::fell_stored);
+                let mut summaries = Vec::new();
+                for cell in here {
+                    let mut alone = Worst::new(self);
+                    alone.add(self, cell);
+                    if !cell.control {
+                        worst.add(self, cell);
                     }
+                    let passed_over = (0..self.labels.len()).any(|at| cell.passed_over(self.clean, at));
+                    let unlimited = at_infinity.contains(&cell.attack.as_str());
+                    summaries.push(self.summary(
+                        cell,
+                        if passed_over { &worst } else { &alone },
+                        passed_over,
+                        unlimited,
+                    ));
+                }
+                let mut decisions = self.decisions(&worst.harm, Intervals::AndByPatient);
+                if let Some((finding, auc)) = self.worst_auc(&worst.margins) {
+                    decisions.classes[finding].auc = Some(auc);
                 }
                 let worst_case = WorstCase {
-                    robust_accuracy: self.robust(&fallen),
-                    robust_accuracy_stored: self.robust(&fallen_stored),
-                    attack_success_rate: self.success(&fallen),
-                    decisions: self.decisions(&harm),
+                    robust_accuracy: self.robust(Intervals::AndByPatient, &worst.fallen),
+                    robust_accuracy_stored: self.robust(Intervals::AndByPatient, &worst.fallen_stored),
+                    attack_success_rate: Rate::of(self.clean.attacked().into_iter().map(|at| worst.fallen[at])),
+                    decisions,
+                    subgroups: self.subgroups(&worst.fallen, &worst.harm),
                 };
                 results.push(ThreatResult {
                     norm: threat.norm,
                     epsilon,
                     budget: budget_in_words(threat.norm, epsilon, self.domain),
                     worst_case,
-                    cells: here.iter().map(|cell| self.summary(cell, at_infinity)).collect(),
+                    cells: summaries,
                 });
             }
         }
         results
     }
 
-    fn summary(&self, cell: &Cell, at_infinity: &[&str]) -> CellSummary {
-        let fallen: Vec<bool> = (0..cell.rows.len()).map(|at| cell.fell(at)).collect();
-        let fallen_stored: Vec<bool> =
-            cell.rows.iter().map(|row| row.as_ref().is_some_and(Attacked::fell_stored)).collect();
-        let mut harm = Harm::none(self);
-        harm.add(self, cell);
+    /// The least change found for each sample in each norm.
+    pub(crate) fn least_changes(&self, threats: &[Threat], cells: &[Cell]) -> Vec<LeastChanges> {
+        let of = |norm: Norm| {
+            let here: Vec<&Cell> = cells.iter().filter(|cell| cell.norm == norm && !cell.control).collect();
+            let (mut distances, mut standing) = (Vec::new(), 0);
+            for at in self.clean.attacked() {
+                let rows = here.iter().filter_map(|cell| cell.rows[at].as_ref());
+                let least = rows.clone().filter(|row| row.success).filter_map(|row| row.distance(norm));
+                match least.reduce(f64::min) {
+                    Some(distance) => distances.push(distance),
+                    None => standing += usize::from(!rows.clone().any(Attacked::fell)),
+                }
+            }
+            distances.sort_by(f64::total_cmp);
+            LeastChanges { norm, distances, standing }
+        };
+        threats.iter().map(|threat| of(threat.norm)).collect()
+    }
+
+    fn summary(&self, cell: &Cell, so_far: &Worst, cascaded: bool, unlimited: bool) -> CellSummary {
         let count = |is: &dyn Fn(&Attacked) -> bool| cell.attacked().filter(|row| is(row)).count();
-        let unlimited = at_infinity.contains(&cell.attack.as_str());
         CellSummary {
             attack: cell.attack.clone(),
             control: cell.control,
-            robust_accuracy: self.robust(&fallen),
-            robust_accuracy_stored: self.robust(&fallen_stored),
-            attack_success_rate: self.success(&fallen),
-            attack_success_rate_stored: self.success(&fallen_stored),
-            decisions: self.decisions(&harm),
+            attacked: cell.attacked().count(),
+            cascaded,
+            robust_accuracy: self.robust(Intervals::Wilson, &so_far.fallen),
+            robust_accuracy_stored: self.robust(Intervals::Wilson, &so_far.fallen_stored),
+            attack_success_rate: Rate::of(cell.attacked().map(Attacked::fell)),
+            attack_success_rate_stored: Rate::of(cell.attacked().map(Attacked::fell_stored)),
+            decisions: self.decisions(&so_far.harm, Intervals::Wilson),
             perturbation: PerturbationSize::of(
                 cell.attacked().filter(|row| row.success).filter_map(|row| row.distance(cell.norm)).collect(),
             ),
@@ -360,13 +520,63 @@ impl Subjects<'_> {
         }
     }
 
-    fn robust(&self, fallen: &[bool]) -> Rate {
-        let standing = (0..fallen.len()).filter(|&at| self.clean.standing[at] && !fallen[at]).count();
-        Rate::new(standing, self.clean.scope())
+    fn robust(&self, intervals: Intervals, fallen: &[bool]) -> Rate {
+        let scope = (0..fallen.len()).filter(|&at| self.clean.in_scope[at]);
+        self.rate(intervals, scope.map(|at| (at, self.clean.standing[at] && !fallen[at])))
+    }
+}
+
+/// The worst that some cells did to each sample.
+struct Worst {
+    harm: Harm,
+    fallen: Vec<bool>,
+    fallen_stored: Vec<bool>,
+    /// Greatest margin of the goal, from the clean one on.
+    margins: Vec<f32>,
+}
+
+impl Worst {
+    fn new(subjects: &Subjects<'_>) -> Self {
+        let samples = subjects.labels.len();
+        Self {
+            harm: Harm::none(subjects),
+            fallen: vec![false; samples],
+            fallen_stored: vec![false; samples],
+            margins: subjects.clean.margins.clone(),
+        }
     }
 
-    fn success(&self, fallen: &[bool]) -> Rate {
-        Rate::of((0..fallen.len()).filter(|&at| self.clean.standing[at]).map(|at| fallen[at]))
+    fn add(&mut self, subjects: &Subjects<'_>, cell: &Cell) {
+        self.harm.add(subjects, cell);
+        for (at, row) in cell.rows.iter().enumerate() {
+            let Some(row) = row else { continue };
+            self.fallen[at] |= row.fell();
+            self.fallen_stored[at] |= row.fell_stored();
+            // A model that breaks says the worst; a point outside the threat says nothing.
+            let margin = if row.finite { row.margin.filter(|_| row.within_threat) } else { Some(f32::MAX) };
+            self.margins[at] = margin.map_or(self.margins[at], |margin| margin.max(self.margins[at]));
+        }
+    }
+}
+
+/// A score that grows with the probability of a class or finding.
+fn score_of_class(task: &Task, logits: &[f32], class: usize) -> f32 {
+    match task {
+        // Log-odds: free of the ties that rounded probabilities have.
+        Task::MultiClass { .. } => {
+            let others = logits.iter().enumerate().filter(|(other, _)| *other != class).map(|(_, logit)| *logit);
+            let greatest = others.clone().fold(f32::NEG_INFINITY, f32::max);
+            let sum: f64 = others.map(|logit| f64::from(logit - greatest).exp()).sum();
+            (f64::from(logits[class]) - f64::from(greatest) - sum.ln()) as f32
+        }
+        Task::Binary { .. } => {
+            if class == 1 {
+                logits[0]
+            } else {
+                -logits[0]
+            }
+        }
+        _ => logits[class],
     }
 }
 
@@ -436,13 +646,24 @@ mod tests {
         };
         let domain = Domain::grey_levels(&[1], 255.0).unwrap();
         let names = ["a", "b", "c"].map(str::to_owned);
-        let task = &Task::MultiClass { classes: 3 };
-        let subjects = Subjects { task, labels, clean: &clean, class_names: &names, finding: Some(1), domain: &domain };
+        let bootstrap = Bootstrap::new(labels.len(), None, nocebo_core::Seed(1));
+        let subjects = Subjects {
+            labels,
+            clean: &clean,
+            outputs: &[],
+            class_names: &names,
+            task: &Task::MultiClass { classes: 3 },
+            goal: AuditGoal::Untargeted,
+            finding: Some(1),
+            domain: &domain,
+            groups: &BTreeMap::new(),
+            bootstrap: &bootstrap,
+        };
         let mut all = Harm::none(&subjects);
         if let Some(cell) = harm {
             all.add(&subjects, cell);
         }
-        subjects.decisions(&all)
+        subjects.decisions(&all, Intervals::AndByPatient)
     }
 
     fn fell(decision: Label) -> Attacked {

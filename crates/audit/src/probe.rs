@@ -31,6 +31,10 @@ pub(crate) struct Probe {
     pub(crate) probed: usize,
     /// Samples for which a second answer differed from the first.
     pub(crate) changing_answers: usize,
+    /// Samples asked about alone.
+    pub(crate) asked_alone: usize,
+    /// Samples for which the answer alone differed from that among the others.
+    pub(crate) changing_alone: usize,
     /// Whether every row of outputs is in [0, 1] and sums to 1.
     pub(crate) looks_like_softmax: bool,
     /// What the gradients showed; none where the model gives no gradients.
@@ -98,6 +102,11 @@ pub(crate) fn probe(checked: &Checked<'_>, outputs: &Outputs, clean: &Clean) -> 
             not_finite: sum.not_finite + next.not_finite,
         });
     }
+    for &position in positions.iter().take(FEW) {
+        let alone = checked.request.model.outputs(&checked.request.data.samples.select(&[position]))?;
+        found.asked_alone += 1;
+        found.changing_alone += usize::from(alone.row(0) != outputs.row(position));
+    }
     if found.gradients.is_some_and(|gradients| gradients.not_finite == 0) {
         found.steps = steps(checked, &positions[..positions.len().min(FEW)])?;
     }
@@ -127,7 +136,7 @@ pub(crate) fn probe_afterwards(
         .filter(|entry| {
             let info = entry.info();
             let strong = info.knowledge == Knowledge::Gradients && entry.learned_from().is_none();
-            strong && info.norms.contains(&norm) && !entry.is_control()
+            strong && info.norms.contains(&norm) && entry.wanted_in(norm) && !entry.is_control()
         })
         .collect();
     if white_box.is_empty() {
@@ -141,7 +150,7 @@ pub(crate) fn probe_afterwards(
         let batches: Vec<Result<Vec<bool>, Error>> = holding
             .par_chunks(settings.batch_size)
             .map(|positions| {
-                let rows = attack(checked, &run, positions)?;
+                let rows = attack(checked, &run, positions, &())?;
                 Ok(rows.iter().map(|row| row.iter().any(crate::Attacked::fell)).collect())
             })
             .collect();

@@ -33,6 +33,9 @@ pub struct Rate {
     pub lower: f64,
     /// Upper end of the interval.
     pub upper: f64,
+    /// Ends of a 95 % bootstrap interval over patients, where some patient has several samples.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub by_patient: Option<(f64, f64)>,
 }
 
 impl Rate {
@@ -40,7 +43,7 @@ impl Rate {
     pub fn new(hits: usize, trials: usize) -> Self {
         let (hits, trials) = (hits as u64, trials as u64);
         if trials == 0 {
-            return Self { hits, trials, value: None, lower: 0.0, upper: 1.0 };
+            return Self { hits, trials, value: None, lower: 0.0, upper: 1.0, by_patient: None };
         }
         let n = trials as f64;
         let p = hits as f64 / n;
@@ -50,7 +53,7 @@ impl Rate {
         // The ends are exact where every case or none is a hit; rounding would put them a hair inside.
         let lower = if hits == 0 { 0.0 } else { centre - half };
         let upper = if hits == trials { 1.0 } else { centre + half };
-        Self { hits, trials, value: Some(p), lower, upper }
+        Self { hits, trials, value: Some(p), lower, upper, by_patient: None }
     }
 
     /// The proportion of `true`.
@@ -65,7 +68,18 @@ impl Rate {
 
     /// The proportion of the cases that are no hits.
     pub fn complement(self) -> Self {
-        Self::new((self.trials - self.hits) as usize, self.trials as usize)
+        let mirrored = self.by_patient.map(|(lower, upper)| (1.0 - upper, 1.0 - lower));
+        Self { by_patient: mirrored, ..Self::new((self.trials - self.hits) as usize, self.trials as usize) }
+    }
+
+    /// The lower end of the wider interval: what a claim of "at least" is held against.
+    pub fn lowest(self) -> f64 {
+        self.by_patient.map_or(self.lower, |(lower, _)| lower.min(self.lower))
+    }
+
+    /// The upper end of the wider interval.
+    pub fn highest(self) -> f64 {
+        self.by_patient.map_or(self.upper, |(_, upper)| upper.max(self.upper))
     }
 }
 

@@ -369,6 +369,58 @@ pub(crate) fn decode(bytes: Vec<u8>) -> Result<Vec<Cell>, String> {
     cells.into_iter().collect::<Option<_>>().ok_or_else(|| "a column is missing or has another type".to_owned())
 }
 
+/// What records say about each sample, over all attacks.
+#[derive(Debug, Default)]
+pub(crate) struct Judged {
+    pub(crate) samples: BTreeMap<u64, JudgedSample>,
+}
+
+#[derive(Debug)]
+pub(crate) struct JudgedSample {
+    pub(crate) label: Option<Label>,
+    pub(crate) in_scope: bool,
+    /// In scope, and right without an attack.
+    pub(crate) standing: bool,
+    /// Norm and budget of every attack but the control that brought it down.
+    fell: Vec<(Norm, f32)>,
+}
+
+impl JudgedSample {
+    /// Whether it fell at this budget or a smaller one of the norm.
+    pub(crate) fn fell_by(&self, (norm, epsilon): (Norm, f32)) -> bool {
+        self.fell.iter().any(|(of, at)| *of == norm && *at <= epsilon)
+    }
+}
+
+/// Reads back what [`encode`] made, by sample.
+pub(crate) fn judged(bytes: Vec<u8>) -> Result<Judged, String> {
+    let read = || -> Result<Judged, ParquetError> {
+        let reader = SerializedFileReader::new(Bytes::from(bytes))?;
+        let mut judged = Judged::default();
+        for group in 0..reader.num_row_groups() {
+            let table = Table::read(reader.get_row_group(group)?.as_ref())?;
+            let missing = || ParquetError::General("a column is missing or has another type".to_owned());
+            let cell = table.cell().ok_or_else(missing)?;
+            for (row, attacked) in cell.rows.iter().enumerate() {
+                let sample = table.integer("sample", row).ok_or_else(missing)? as u64;
+                let known = judged.samples.entry(sample).or_insert_with(|| JudgedSample {
+                    label: table.label("label", row),
+                    in_scope: table.flag("in_scope", row).unwrap_or(false),
+                    standing: false,
+                    fell: Vec::new(),
+                });
+                let Some(attacked) = attacked else { continue };
+                known.standing = true;
+                if attacked.fell() && !cell.control {
+                    known.fell.push((cell.norm, cell.epsilon));
+                }
+            }
+        }
+        Ok(judged)
+    };
+    read().map_err(|error| error.to_string())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

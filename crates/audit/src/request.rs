@@ -32,6 +32,27 @@ pub struct AuditData {
     pub patients: Option<Vec<String>>,
     /// Standard deviation of the training data, for epsilons in `sd`.
     pub standard_deviation: Option<f32>,
+    /// Columns of subgroup values that results are also given for, one value a sample.
+    pub groups: BTreeMap<String, Vec<String>>,
+    /// What was left out or assumed while the data were read.
+    pub notes: Vec<String>,
+}
+
+impl AuditData {
+    /// The samples at these positions.
+    pub(crate) fn select(&self, positions: &[usize]) -> Self {
+        let pick = |column: &[String]| positions.iter().map(|&at| column[at].clone()).collect::<Vec<_>>();
+        Self {
+            samples: self.samples.select(positions),
+            labels: positions.iter().map(|&at| self.labels[at].clone()).collect(),
+            patients: self.patients.as_deref().map(pick),
+            groups: self.groups.iter().map(|(name, column)| (name.clone(), pick(column))).collect(),
+            name: self.name.clone(),
+            domain: self.domain.clone(),
+            standard_deviation: self.standard_deviation,
+            notes: Vec::new(),
+        }
+    }
 }
 
 /// Samples that attacks learn from. None of them may be judged.
@@ -74,12 +95,16 @@ pub struct AttackEntry {
     /// Its resolved settings. They identify the cells of the attack: two settings that differ may not share a value.
     pub settings: serde_json::Value,
     pub(crate) method: Method,
+    /// Whether it runs only on samples that no earlier attack brought down at the same or a smaller budget of the norm.
+    pub cascade: bool,
+    /// Norms it runs in; none for all that it works in.
+    pub norms: Option<Vec<Norm>>,
 }
 
 impl AttackEntry {
     /// An attack under a name, with its resolved settings.
     pub fn new(name: impl Into<String>, settings: serde_json::Value, attack: Box<dyn Attack>) -> Self {
-        Self { name: name.into(), settings, method: Method::Ready(attack) }
+        Self { name: name.into(), settings, method: Method::Ready(attack), cascade: false, norms: None }
     }
 
     /// The same for an attack that learns first: at each budget anew, from `set`.
@@ -89,7 +114,17 @@ impl AttackEntry {
         attack: Box<dyn FitAttack>,
         set: Arc<LearningSet>,
     ) -> Self {
-        Self { name: name.into(), settings, method: Method::Learns(attack, set) }
+        Self { name: name.into(), settings, method: Method::Learns(attack, set), cascade: false, norms: None }
+    }
+
+    /// Whether the attack is wanted in this norm.
+    pub(crate) fn wanted_in(&self, norm: Norm) -> bool {
+        self.norms.as_ref().is_none_or(|norms| norms.contains(&norm))
+    }
+
+    /// Whether it is run without a budget, and judged at every budget.
+    pub(crate) fn is_unlimited(&self) -> bool {
+        self.info().minimum_norm && !self.cascade
     }
 
     /// What the attack is.
@@ -126,7 +161,7 @@ pub struct Threat {
 }
 
 /// What the attacker wants of every sample.
-#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum AuditGoal {
     /// Any decision but the true one; every sample is in scope.
@@ -199,6 +234,15 @@ pub struct AuditSettings {
     /// Conditions that the audit must meet.
     #[serde(default)]
     pub gates: Vec<Gate>,
+    /// What the set of attacks is called in the report.
+    #[serde(default)]
+    pub protocol: Option<String>,
+    /// Where the attacker reaches the input, in the words of the recipe.
+    #[serde(default)]
+    pub channel: Option<String>,
+    /// Why the budgets were chosen, in the words of the recipe.
+    #[serde(default)]
+    pub justification: Option<String>,
 }
 
 fn default_batch_size() -> usize {
@@ -217,6 +261,9 @@ impl AuditSettings {
             batch_size: default_batch_size(),
             include_images: 0,
             gates: Vec::new(),
+            protocol: None,
+            channel: None,
+            justification: None,
         }
     }
 
@@ -249,7 +296,7 @@ impl AuditSettings {
 }
 
 /// A file that the audit depends on.
-#[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct InputFile {
     /// What it is: model, data, recipe, ...
@@ -261,7 +308,7 @@ pub struct InputFile {
 }
 
 /// Where an audit comes from: enough to repeat it.
-#[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Provenance {
     /// Name of the model in reports.
@@ -276,6 +323,9 @@ pub struct Provenance {
     pub threads: usize,
     /// Version of each program and library that matters.
     pub versions: BTreeMap<String, String>,
+    /// The recipe with every default filled in, as it is written to the folder.
+    #[serde(default)]
+    pub recipe: Option<String>,
 }
 
 /// Everything that one audit needs.
@@ -329,6 +379,13 @@ impl<'a> Checked<'a> {
             let expected = format!("{}, one a sample", data.samples.len());
             return Err(AuditError::invalid("patient keys", expected, patients.len()));
         }
+        if let Some((_, values)) = data.groups.iter().find(|(_, values)| values.len() != data.samples.len()) {
+            return Err(AuditError::invalid(
+                "subgroup values",
+                format!("{}, one a sample", data.samples.len()),
+                values.len(),
+            ));
+        }
         let distinct: BTreeSet<u64> = data.samples.indices().iter().copied().collect();
         if distinct.len() != data.samples.len() {
             return Err(AuditError::invalid("sample indices", "each at most once", "a repeated index"));
@@ -349,7 +406,9 @@ impl<'a> Checked<'a> {
         attacks.iter().try_for_each(|entry| check_learning_set(entry, data))?;
         let threats = settings.resolved_threats()?;
         for threat in &threats {
-            let works = |entry: &AttackEntry| !entry.is_control() && entry.info().norms.contains(&threat.norm);
+            let works = |entry: &AttackEntry| {
+                !entry.is_control() && entry.wanted_in(threat.norm) && entry.info().norms.contains(&threat.norm)
+            };
             if !attacks.iter().any(works) {
                 return Err(AuditError::NoAttack { norm: threat.norm });
             }

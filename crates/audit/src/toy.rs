@@ -294,6 +294,8 @@ pub(crate) fn data(means: &[f32]) -> AuditData {
         domain: domain(),
         patients: None,
         standard_deviation: Some(50.0),
+        groups: BTreeMap::new(),
+        notes: Vec::new(),
     }
 }
 
@@ -319,6 +321,7 @@ pub(crate) fn provenance() -> Provenance {
         device: "cpu".to_owned(),
         threads: 1,
         versions: BTreeMap::from([("burn".to_owned(), "0.22.1".to_owned())]),
+        recipe: None,
     }
 }
 

@@ -9,6 +9,7 @@ use nocebo_core::{
 };
 
 use crate::cell::Trace;
+use crate::evaluate::Observer;
 
 /// Fewest gradient queries from which a late improvement can be told.
 pub(crate) const LEAST_STEPS: u32 = 8;
@@ -24,6 +25,17 @@ pub(crate) struct Watched<'a> {
     threat: &'a ThreatModel,
     rows: BTreeMap<u64, usize>,
     seen: Mutex<Vec<Seen>>,
+    observer: &'a dyn Observer,
+}
+
+/// The observer wants to stop: the answer that ends an attack in the middle of its work.
+#[derive(Debug, thiserror::Error)]
+#[error("stopped")]
+struct Stop;
+
+/// Whether an attack ended because the observer wanted to stop.
+pub(crate) fn was_stopped(error: &Error) -> bool {
+    matches!(error, Error::Model(source) if source.is::<Stop>())
 }
 
 #[derive(Clone, Default)]
@@ -39,11 +51,12 @@ impl<'a> Watched<'a> {
         inputs: &'a Samples,
         goal: &'a Goal,
         threat: &'a ThreatModel,
+        observer: &'a dyn Observer,
     ) -> Result<Self, Error> {
         let margin = GoalObjective::new(goal, &model.spec().task, Loss::Margin)?;
         let rows = inputs.indices().iter().enumerate().map(|(row, &index)| (index, row)).collect();
         let seen = Mutex::new(vec![Seen::default(); inputs.len()]);
-        Ok(Self { model, inputs, goal, margin, threat, rows, seen })
+        Ok(Self { model, inputs, goal, margin, threat, rows, seen, observer })
     }
 
     /// What was seen of each sample.
@@ -55,6 +68,10 @@ impl<'a> Watched<'a> {
                 trace
             })
             .collect()
+    }
+
+    fn stop_if_wanted(&self) -> Result<(), Error> {
+        if self.observer.stop() { Err(Error::Model(Box::new(Stop))) } else { Ok(()) }
     }
 
     fn look(&self, points: &Samples, outputs: &Outputs, gradient: Option<&Samples>) -> Result<(), Error> {
@@ -107,6 +124,7 @@ impl Model for Watched<'_> {
     }
 
     fn outputs(&self, inputs: &Samples) -> Result<Outputs, Error> {
+        self.stop_if_wanted()?;
         let outputs = self.model.outputs(inputs)?;
         self.look(inputs, &outputs, None)?;
         Ok(outputs)
@@ -115,12 +133,14 @@ impl Model for Watched<'_> {
 
 impl DifferentiableModel for Watched<'_> {
     fn gradient(&self, inputs: &Samples, objective: &dyn Objective) -> Result<Gradient, Error> {
+        self.stop_if_wanted()?;
         let gradient = self.model.gradient(inputs, objective)?;
         self.look(inputs, &gradient.outputs, Some(&gradient.inputs))?;
         Ok(gradient)
     }
 
     fn gradients(&self, inputs: &Samples, objectives: &[&dyn Objective]) -> Result<Vec<Gradient>, Error> {
+        self.stop_if_wanted()?;
         let gradients = self.model.gradients(inputs, objectives)?;
         if let Some(first) = gradients.first() {
             self.look(inputs, &first.outputs, Some(&first.inputs))?;

@@ -2,6 +2,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a request that is refused is a failed test")]
 
+use std::collections::BTreeMap;
+
 use nocebo_audit::{
     AttackEntry, AuditData, AuditRequest, AuditSettings, CONTROL, Evaluation, Provenance, Status, Threat, evaluate,
 };
@@ -37,6 +39,8 @@ fn audit(model: &dyn DifferentiableModel, honest: &dyn DifferentiableModel, seed
         domain: ct_domain(),
         patients: None,
         standard_deviation: None,
+        groups: BTreeMap::new(),
+        notes: Vec::new(),
     };
     let attacks = [
         attack("fgsm", toml::Table::new()),

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use nocebo_core::ThreatSpec;
+use nocebo_data::OpenOptions;
 
 /// Adversarial robustness of medical deep-learning models.
 ///
@@ -21,7 +22,7 @@ const EXIT_CODES: &str =
     "Exit codes: 0 done; 1 a gate failed; 2 wrong usage; 3 a file could not be loaded; 4 incomplete.";
 
 /// Flags of every command.
-#[derive(Args, Debug)]
+#[derive(Args, Clone, Debug)]
 pub(crate) struct Global {
     /// Seed of everything random.
     #[arg(long, global = true, default_value_t = 0, env = "NOCEBO_SEED")]
@@ -50,6 +51,12 @@ pub(crate) enum Command {
     Harden(Harden),
     /// Measure how robust a model is, and write records and a report.
     Audit(Audit),
+    /// Write a commented recipe for an audit.
+    Init(Init),
+    /// Compare two audits of the same samples, sample by sample.
+    Compare(Compare),
+    /// Print the JSON Schema of the `audit.json` of an audit.
+    Schema,
     /// Perturb samples and write them.
     Attack(Attack),
     /// List the attacks, or show the settings of one.
@@ -113,6 +120,13 @@ pub(crate) struct Schedule {
     /// Random left-right flips.
     #[arg(long)]
     pub(crate) flip: bool,
+    /// Learn masks from random parts of this many positions a side; an epoch covers every sample. 0 for whole samples.
+    #[arg(long, default_value_t = 0)]
+    pub(crate) crop: usize,
+    /// Draw this many samples an epoch, rare classes more often (by the root of their frequency), and keep the epoch with
+    /// the best balanced accuracy; 0 for every sample once and plain accuracy.
+    #[arg(long, default_value_t = 0)]
+    pub(crate) balanced: usize,
     /// Stop after this many epochs without a better validation result; 0 for never.
     #[arg(long, default_value_t = 0)]
     pub(crate) patience: usize,
@@ -136,12 +150,18 @@ pub(crate) enum OptimizerName {
 /// Arguments of `train`.
 #[derive(Args, Debug)]
 pub(crate) struct Train {
-    /// A MedMNIST-style .npz, or a folder of images.
+    /// A MedMNIST-style .npz, a folder of images (with masks), or a folder of WFDB records.
     #[arg(long)]
     pub(crate) data: PathBuf,
     /// Network of the zoo; an unknown name lists them.
     #[arg(long, default_value = "small-cnn", conflicts_with = "from")]
     pub(crate) architecture: String,
+    /// Begin with the weights of this safetensors file: PyTorch's names, or those of --key-map.
+    #[arg(long, conflicts_with = "from")]
+    pub(crate) weights: Option<PathBuf>,
+    /// JSON object of names in --weights and in the network: `{"module.": "", "head": "fc", "aux": null}`.
+    #[arg(long, requires = "weights")]
+    pub(crate) key_map: Option<PathBuf>,
     /// Continue from this ONNX file instead of a new network.
     #[arg(long)]
     pub(crate) from: Option<PathBuf>,
@@ -166,7 +186,7 @@ pub(crate) enum HardenMethod {
 pub(crate) struct Harden {
     /// ONNX file to start from.
     pub(crate) model: PathBuf,
-    /// A MedMNIST-style .npz, or a folder of images.
+    /// A MedMNIST-style .npz, a folder of images (with masks), or a folder of WFDB records.
     #[arg(long)]
     pub(crate) data: PathBuf,
     /// Threat to train against, such as `linf:4`.
@@ -188,7 +208,7 @@ pub(crate) struct Samples {
     /// ONNX file.
     #[arg(long)]
     pub(crate) model: PathBuf,
-    /// A MedMNIST-style .npz, or a folder of images.
+    /// A MedMNIST-style .npz, a folder of images (with masks), or a folder of WFDB records.
     #[arg(long)]
     pub(crate) data: PathBuf,
     /// Part of the data.
@@ -207,29 +227,122 @@ pub(crate) struct Samples {
     /// Samples that such attacks learn from, drawn at random, stratified by class; 0 for all.
     #[arg(long, default_value_t = 256)]
     pub(crate) learning_samples: usize,
+    /// How the data are opened, beside what they say themselves: from a recipe.
+    #[arg(skip)]
+    pub(crate) open: OpenOptions,
 }
 
-/// Arguments of `audit`.
+/// Arguments of `audit`: a recipe, or flags that say the same.
 #[derive(Args, Debug)]
 pub(crate) struct Audit {
-    #[command(flatten)]
-    pub(crate) samples: Samples,
+    /// Recipe (`nocebo init` writes one); what is audited then stands there and not in flags.
+    #[arg(long, conflicts_with_all = [
+        "model", "data", "split", "samples", "learn_from", "learning_samples", "threat", "goal", "finding", "protocol",
+        "attacks", "require", "group", "include_images",
+    ])]
+    pub(crate) recipe: Option<PathBuf>,
+    /// ONNX file.
+    #[arg(long, required_unless_present = "recipe")]
+    pub(crate) model: Option<PathBuf>,
+    /// A MedMNIST-style .npz, or a folder of images.
+    #[arg(long, required_unless_present = "recipe")]
+    pub(crate) data: Option<PathBuf>,
+    /// Part of the data.
+    #[arg(long, default_value = "test", value_enum)]
+    pub(crate) split: SplitName,
+    /// Draw this many samples at random, stratified by class; 0 for all.
+    #[arg(long, default_value_t = 0)]
+    pub(crate) samples: usize,
+    /// Samples an attack works on, and that are kept, at a time; changes memory and speed, not results.
+    #[arg(long, default_value_t = 64)]
+    pub(crate) batch_size: usize,
+    /// Part of the data that attacks such as uap learn from, never the part under attack; by default train, or validation
+    /// where train is under attack.
+    #[arg(long, value_enum)]
+    pub(crate) learn_from: Option<SplitName>,
+    /// Samples that such attacks learn from, drawn at random, stratified by class; 0 for all.
+    #[arg(long, default_value_t = 256)]
+    pub(crate) learning_samples: usize,
     /// Norm and epsilons, such as `linf:0.5,1,2,4,8`, `l2:0.1sd`, or `linf:inf` for no limit but the bounds; may be
     /// repeated.
-    #[arg(long, required = true)]
+    #[arg(long, required_unless_present = "recipe")]
     pub(crate) threat: Vec<ThreatSpec>,
+    /// What the attacker wants.
+    #[arg(long, default_value = "untargeted", value_enum)]
+    pub(crate) goal: GoalName,
+    /// Name or number of the class or finding that the goal is about, or that misses are counted for.
+    #[arg(long)]
+    pub(crate) finding: Option<String>,
+    /// A set of attacks: standard is the cascade of AutoAttack, or its variant for the task. The default where no attacks
+    /// are named.
+    #[arg(long, value_enum)]
+    pub(crate) protocol: Option<ProtocolName>,
     /// Attacks, separated by commas; settings may follow a name: `pgd(steps=20,restarts=2)`.
-    #[arg(long, default_value = "fgsm,bim,pgd")]
-    pub(crate) attacks: String,
+    #[arg(long)]
+    pub(crate) attacks: Option<String>,
     /// A gate, such as `robust_accuracy(linf:1) >= 0.5`, judged on the worse end of the interval; may be repeated.
     #[arg(long)]
     pub(crate) require: Vec<String>,
+    /// A column of the label table that results are also given for, such as sex; may be repeated.
+    #[arg(long)]
+    pub(crate) group: Vec<String>,
     /// Images in the report: the most striking successes; 0 for a report without patient data.
     #[arg(long, default_value_t = 6)]
     pub(crate) include_images: usize,
+    /// Stop after this many minutes with exit code 4; the same command continues.
+    #[arg(long)]
+    pub(crate) max_minutes: Option<f64>,
     /// Folder for records and report: new, or that of the same audit to be continued.
     #[arg(long)]
     pub(crate) out: PathBuf,
+}
+
+/// What the attacker wants.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum GoalName {
+    /// Any decision but the true one.
+    Untargeted,
+    /// Hide the finding.
+    FalseNegative,
+    /// Invent the finding.
+    FalsePositive,
+}
+
+/// A set of attacks.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum ProtocolName {
+    /// A look in minutes.
+    Quick,
+    /// The cascade of AutoAttack, or its variant for the task.
+    Standard,
+    /// More of everything.
+    Thorough,
+}
+
+/// Arguments of `init`.
+#[derive(Args, Debug)]
+pub(crate) struct Init {
+    /// ONNX file.
+    #[arg(long)]
+    pub(crate) model: PathBuf,
+    /// A MedMNIST-style .npz, or a folder of images.
+    #[arg(long)]
+    pub(crate) data: PathBuf,
+    /// Recipe to write; never over an existing file.
+    #[arg(long, default_value = "audit.toml")]
+    pub(crate) out: PathBuf,
+}
+
+/// Arguments of `compare`.
+#[derive(Args, Debug)]
+pub(crate) struct Compare {
+    /// Folder of the first audit.
+    pub(crate) first: PathBuf,
+    /// Folder of the second audit: the same samples and threats, another model.
+    pub(crate) second: PathBuf,
+    /// Also write a report on both to this HTML file.
+    #[arg(long)]
+    pub(crate) out: Option<PathBuf>,
 }
 
 /// Arguments of `attack`.

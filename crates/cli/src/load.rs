@@ -4,7 +4,11 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use nocebo_attacks::fit::FitAttack;
-use nocebo_core::{Attack, DifferentiableModel, Domain, ModelSpec, Norm, Seed, Task, ThreatModel, ThreatSpec};
+use nocebo_audit::recipe::{AttackSection, ModelSection, Normalization, TaskName};
+use nocebo_core::{
+    Attack, DifferentiableModel, Domain, MaskTolerance, ModelSpec, Norm, Seed, Segmentation, Task, ThreatModel,
+    ThreatSpec,
+};
 use nocebo_data::{DataError, Dataset, OpenOptions, Split};
 use nocebo_engine::EngineModel;
 use nocebo_graph::{Device, Graph, GraphModel, onnx};
@@ -40,7 +44,12 @@ pub(crate) fn device(global: &Global) -> Result<Device, Failure> {
 
 /// One split of a data set, with its warnings shown.
 pub(crate) fn data(path: &Path, split: Split, global: &Global) -> Result<Dataset, Failure> {
-    let options = OpenOptions { seed: Seed(global.seed), ..OpenOptions::default() };
+    data_with(path, split, &OpenOptions::default(), global)
+}
+
+/// The same with options; the seed is that of the run.
+pub(crate) fn data_with(path: &Path, split: Split, options: &OpenOptions, global: &Global) -> Result<Dataset, Failure> {
+    let options = OpenOptions { seed: Seed(global.seed), ..options.clone() };
     let data = nocebo_data::open_with(path, split, &options).or_load()?;
     for warning in data.warnings() {
         note(global, format!("warning: {warning}"));
@@ -50,7 +59,17 @@ pub(crate) fn data(path: &Path, split: Split, global: &Global) -> Result<Dataset
 
 /// One split, or nothing where the data set has none of that name.
 pub(crate) fn optional_data(path: &Path, split: Split, global: &Global) -> Result<Option<Dataset>, Failure> {
-    let options = OpenOptions { seed: Seed(global.seed), ..OpenOptions::default() };
+    optional_data_with(path, split, &OpenOptions::default(), global)
+}
+
+/// The same with options; the seed is that of the run.
+fn optional_data_with(
+    path: &Path,
+    split: Split,
+    options: &OpenOptions,
+    global: &Global,
+) -> Result<Option<Dataset>, Failure> {
+    let options = OpenOptions { seed: Seed(global.seed), ..options.clone() };
     match nocebo_data::open_with(path, split, &options) {
         Ok(data) => Ok(Some(data)),
         Err(DataError::Empty { .. }) => Ok(None),
@@ -61,7 +80,10 @@ pub(crate) fn optional_data(path: &Path, split: Split, global: &Global) -> Resul
 /// What a model for these data takes and decides.
 pub(crate) fn spec_for(data: &Dataset) -> ModelSpec {
     let classes = data.class_names().len();
-    let task = if data.is_multi_label() {
+    let task = if data.is_segmentation() {
+        let shape = data.domain().shape()[1..].to_vec();
+        Task::Segmentation(Segmentation { classes, shape, threshold: None, tolerance: MaskTolerance::default() })
+    } else if data.is_multi_label() {
         Task::MultiLabel { thresholds: vec![0.0; classes] }
     } else {
         Task::MultiClass { classes }
@@ -74,6 +96,59 @@ pub(crate) fn graph(path: &Path, data: &Dataset) -> Result<(Graph, ModelSpec), F
     let graph = onnx::read(path).or_load()?;
     let own = graph.spec().or_load()?;
     let spec = own.unwrap_or_else(|| spec_for(data));
+    fits(path, &spec, data)?;
+    Ok((graph, spec))
+}
+
+/// The graph and spec of a recipe: what the recipe says about a file that does not say it itself.
+pub(crate) fn graph_of(section: &ModelSection, path: &Path, data: &Dataset) -> Result<(Graph, ModelSpec), Failure> {
+    let mut graph = onnx::read(path).or_load()?;
+    let refuse = |what: String| Failure::usage(format!("{}: {what}", path.display()));
+    let own = graph.spec().or_load()?;
+    if own.is_some() && (section.task.is_some() || section.normalization.is_some()) {
+        return Err(refuse("says its task and normalises by itself; leave `task` and `normalization` out".to_owned()));
+    }
+    let mut spec = own.unwrap_or_else(|| spec_for(data));
+    let classes = data.class_names().len();
+    match section.task {
+        None => {}
+        Some(TaskName::MultiClass) => spec.task = Task::MultiClass { classes },
+        Some(TaskName::Binary) => spec.task = Task::Binary { threshold: 0.0 },
+        Some(TaskName::MultiLabel) => spec.task = Task::MultiLabel { thresholds: vec![0.0; classes] },
+    }
+    if let Some(probabilities) = &section.thresholds {
+        if let Some(wrong) = probabilities.iter().find(|p| !(**p > 0.0 && **p < 1.0)) {
+            return Err(refuse(format!("thresholds: expected probabilities above 0 and below 1, got {wrong}")));
+        }
+        let logits: Vec<f32> = probabilities.iter().map(|p| (p / (1.0 - p)).ln() as f32).collect();
+        match (&mut spec.task, logits.as_slice()) {
+            (Task::Binary { threshold }, [logit]) => *threshold = *logit,
+            (Task::MultiLabel { thresholds }, logits) if logits.len() == thresholds.len() => {
+                thresholds.copy_from_slice(logits);
+            }
+            (task, _) => {
+                return Err(refuse(format!(
+                    "thresholds: expected one for a binary task, one a finding for a multi-label task, got {} for {task:?}",
+                    logits.len()
+                )));
+            }
+        }
+    }
+    if let Some(Normalization { mean, standard_deviation }) = &section.normalization {
+        let channels = data.domain().shape()[0];
+        if mean.len() != channels {
+            return Err(refuse(format!(
+                "normalization: expected one mean for each of {channels} channels, got {}",
+                mean.len()
+            )));
+        }
+        graph = graph.normalized(mean, standard_deviation).or_usage()?;
+    }
+    fits(path, &spec, data)?;
+    Ok((graph, spec))
+}
+
+fn fits(path: &Path, spec: &ModelSpec, data: &Dataset) -> Result<(), Failure> {
     if spec.domain.shape() != data.domain().shape() {
         let message = format!(
             "{}: takes samples of shape {:?}, but `{}` has {:?}",
@@ -94,7 +169,7 @@ pub(crate) fn graph(path: &Path, data: &Dataset) -> Result<(Graph, ModelSpec), F
         );
         return Err(Failure::usage(message));
     }
-    Ok((graph, spec))
+    Ok(())
 }
 
 /// A frozen network, and what computes it.
@@ -128,18 +203,32 @@ pub(crate) fn model(graph: Graph, spec: ModelSpec, global: &Global) -> Result<Lo
 pub(crate) fn model_and_samples(samples: &Samples, global: &Global) -> Result<(Loaded, Dataset), Failure> {
     let all = data(&samples.data, samples.split.into(), global)?;
     let (graph, spec) = graph(&samples.model, &all)?;
-    let model = model(graph, spec, global)?;
+    Ok((model(graph, spec, global)?, chosen(samples, all, global)?))
+}
+
+/// The samples that are to be attacked, out of all.
+pub(crate) fn chosen(samples: &Samples, all: Dataset, global: &Global) -> Result<Dataset, Failure> {
     let chosen = if samples.samples == 0 { all } else { all.take(samples.samples, Seed(global.seed)).or_usage()? };
     if samples.batch_size == 0 {
         return Err(Failure::usage("--batch-size must be at least 1"));
     }
-    Ok((model, chosen))
+    Ok(chosen)
 }
 
 /// Mean standard deviation of the channels of the training samples, for budgets in `sd`; that of the samples at hand where
 /// there are no others.
 pub(crate) fn standard_deviation(path: &Path, at_hand: &Dataset, global: &Global) -> Result<f32, Failure> {
-    let training = optional_data(path, Split::Train, global)?;
+    deviation_with(path, at_hand, &OpenOptions::default(), global)
+}
+
+/// The same with options.
+pub(crate) fn deviation_with(
+    path: &Path,
+    at_hand: &Dataset,
+    options: &OpenOptions,
+    global: &Global,
+) -> Result<f32, Failure> {
+    let training = optional_data_with(path, Split::Train, options, global)?;
     let deviations = training.as_ref().unwrap_or(at_hand).statistics().standard_deviation;
     Ok(deviations.iter().sum::<f32>() / deviations.len() as f32)
 }
@@ -184,7 +273,7 @@ pub(crate) fn learning_set(samples: &Samples, judged: &Dataset, global: &Global)
     if part == samples.split {
         return Err(Failure::usage("--learn-from: attacks may not learn from the part that is under attack (--split)"));
     }
-    let all = data(&samples.data, part.into(), global)?;
+    let all = data_with(&samples.data, part.into(), &samples.open, global)?;
     let bits = |row: &[f32]| row.iter().map(|value| value.to_bits()).collect::<Vec<_>>();
     let seen: BTreeSet<Vec<u32>> = judged.samples().rows().map(bits).collect();
     let rows: Vec<usize> = (0..all.len()).filter(|&row| !seen.contains(&bits(all.samples().row(row)))).collect();
@@ -197,10 +286,27 @@ pub(crate) fn learning_set(samples: &Samples, judged: &Dataset, global: &Global)
 
 /// Attacks from text such as `fgsm,pgd(steps=20,restarts=2)`.
 pub(crate) fn attacks(text: &str) -> Result<Vec<NamedAttack>, Failure> {
-    split_outside_parentheses(text).into_iter().map(attack).collect()
+    sections(text)?.into_iter().map(|section| made(&section)).collect()
 }
 
-fn attack(text: &str) -> Result<NamedAttack, Failure> {
+/// The same as parts of a recipe, with every setting filled in.
+pub(crate) fn sections(text: &str) -> Result<Vec<AttackSection>, Failure> {
+    split_outside_parentheses(text).into_iter().map(section).collect()
+}
+
+/// The attack that a part of a recipe asks for.
+pub(crate) fn made(section: &AttackSection) -> Result<NamedAttack, Failure> {
+    let (name, table) = (section.name.as_str(), section.settings.clone());
+    let settings = nocebo_attacks::resolve(name, table.clone()).or_usage()?;
+    let attack = if nocebo_attacks::learns(name) {
+        AnyAttack::Learns(nocebo_attacks::build_fit(name, table).or_usage()?)
+    } else {
+        AnyAttack::Ready(nocebo_attacks::build(name, table).or_usage()?)
+    };
+    Ok(NamedAttack { name: section.label().to_owned(), settings, attack })
+}
+
+fn section(text: &str) -> Result<AttackSection, Failure> {
     let (name, settings) = match text.split_once('(') {
         Some((name, rest)) => {
             let Some(inside) = rest.strip_suffix(')') else {
@@ -217,13 +323,9 @@ fn attack(text: &str) -> Result<NamedAttack, Failure> {
         }
         None => (text, toml::Table::new()),
     };
-    let (name, table) = (name.trim(), settings.clone());
-    let attack = if nocebo_attacks::learns(name) {
-        AnyAttack::Learns(nocebo_attacks::build_fit(name, table).or_usage()?)
-    } else {
-        AnyAttack::Ready(nocebo_attacks::build(name, table).or_usage()?)
-    };
-    Ok(NamedAttack { name: text.replace(' ', ""), settings, attack })
+    let (name, label) = (name.trim(), text.replace(' ', ""));
+    let settings = nocebo_attacks::resolve(name, settings).or_usage()?;
+    Ok(AttackSection { label: (label != name).then_some(label), settings, ..AttackSection::new(name) })
 }
 
 /// Parts between commas that stand outside parentheses.

@@ -5,6 +5,7 @@
 mod arguments;
 mod commands;
 mod failure;
+mod figures;
 mod load;
 mod progress;
 
@@ -33,6 +34,12 @@ fn run(command: Command, global: &Global) -> Result<(), Failure> {
         Command::Train(train) => commands::train::run(&train, global),
         Command::Harden(harden) => commands::harden::run(&harden, global),
         Command::Audit(audit) => commands::audit::run(&audit, global),
+        Command::Init(init) => commands::init::run(&init, global),
+        Command::Compare(compare) => commands::compare::run(&compare),
+        Command::Schema => {
+            commands::schema::run();
+            Ok(())
+        }
         Command::Attack(attack) => commands::attack::run(&attack, global),
         Command::Attacks(attacks) => commands::attacks::run(&attacks),
         Command::Inspect(inspect) => commands::inspect::run(&inspect),

@@ -6,10 +6,11 @@ use std::fs;
 use std::path::Path;
 
 use assert_cmd::Command;
-use nocebo_core::Seed;
+use nocebo_core::{Domain, Label, Samples, Seed};
 use nocebo_data::formats::npy::{self, Array};
+use nocebo_data::formats::{npz, wfdb};
 use nocebo_data::phantoms::chest_xray::{ChestXray, ChestXrayConfig};
-use nocebo_data::{Dataset, Split, formats::npz};
+use nocebo_data::{Dataset, Split};
 use nocebo_graph::operators::{Arithmetic, Operator, Unary};
 use nocebo_graph::{ElementType, Graph, Input, Node, Tensor, onnx};
 use tempfile::TempDir;
@@ -292,6 +293,7 @@ fn bad_input_gets_one_clear_message_the_right_code_and_no_output() {
     let archive = fs::read(path.join("phantoms.npz")).unwrap();
     fs::write(path.join("truncated.npz"), &archive[..archive.len() / 2]).unwrap();
     fs::write(path.join("text.onnx"), "this is no network\n").unwrap();
+    fs::write(path.join("pickled.pt"), b"PK\x03\x04 archive/data.pkl").unwrap();
     fs::write(path.join("file"), "").unwrap();
     let phantom = ChestXray::try_from(ChestXrayConfig { size: 32, ..ChestXrayConfig::default() }).unwrap();
     let other_size = phantom.dataset(Seed(1), 0..20).unwrap();
@@ -302,6 +304,9 @@ fn bad_input_gets_one_clear_message_the_right_code_and_no_output() {
         ("train --data truncated.npz --out x.onnx".to_owned(), 3, "truncated.npz"),
         ("train --data missing.npz --out x.onnx".to_owned(), 3, "missing.npz"),
         ("train --data phantoms.npz --architecture resnet-18 --out x.onnx".to_owned(), 2, "resnet18"),
+        ("train --data phantoms.npz --weights pickled.pt --out x.onnx".to_owned(), 3, "data.pkl"),
+        ("train --data phantoms.npz --key-map text.onnx --out x.onnx".to_owned(), 2, "--weights"),
+        ("train --data phantoms.npz --weights x --key-map text.onnx --out x.onnx".to_owned(), 3, "text.onnx"),
         ("train --data phantoms.npz --epochs 0 --out x.onnx".to_owned(), 2, "epochs"),
         ("train --data phantoms.npz --out file/x.onnx".to_owned(), 2, "file/x.onnx"),
         ("audit --model text.onnx --data phantoms.npz --threat linf:1 --out x".to_owned(), 3, "text.onnx"),
@@ -339,4 +344,242 @@ fn three_classes(path: &Path) {
     let names = ["a", "b", "c"].map(str::to_owned).to_vec();
     let data = Dataset::new("three", phantom.samples().clone(), labels, names, phantom.domain().clone()).unwrap();
     npz::write(path, &[(Split::Train, &data), (Split::Test, &data)]).unwrap();
+}
+
+#[test]
+fn masks_are_trained_on_attacked_audited_and_written_back() {
+    let folder = tempfile::tempdir().unwrap();
+    // Bright blocks of 8 pixels on the left or the right of 16 x 16 pictures.
+    let inside = |picture: usize, at: usize| (at % 16 < 8) == picture.is_multiple_of(2) && at / 16 >= 4;
+    let value = |at: usize| {
+        let (picture, at) = (at / 256, at % 256);
+        (if inside(picture, at) { 170.0 } else { 60.0 }) + ((picture * 7 + at) * 31 % 23) as f32
+    };
+    let samples = Samples::new((0..10 * 256).map(value).collect(), &[1, 16, 16]).unwrap();
+    let mask = |picture: usize| Label::Mask((0..256).map(|at| u8::from(inside(picture, at))).collect());
+    let names = vec!["0".to_owned(), "255".to_owned()];
+    let domain = Domain::grey_levels(&[1, 16, 16], 255.0).unwrap();
+    let data = Dataset::new("blocks", samples, (0..10).map(mask).collect(), names, domain).unwrap();
+    nocebo_data::write(folder.path().join("blocks"), &data).unwrap();
+    let out = succeed(
+        folder.path(),
+        "train --data blocks --architecture unet-small --flip --epochs 6 --batch-size 4 --learning-rate 0.01 --seed 1 --out m.onnx",
+    );
+    assert!(
+        out.contains("test mean Dice") && out.contains("class 255: Dice") && out.contains("counts as right"),
+        "{out}"
+    );
+    succeed(
+        folder.path(),
+        "attack --model m.onnx --data blocks --attack fgsm --threat linf:60 --seed 1 --out adversarial",
+    );
+    let attacked = nocebo_data::open(folder.path().join("adversarial"), Split::Train).unwrap();
+    assert_eq!((attacked.len(), &attacked.labels()[0]), (1, &data.labels()[8]));
+    let moved = attacked.samples().row(0).iter().zip(data.samples().row(8)).map(|(one, other)| (one - other).abs());
+    assert_eq!(moved.fold(0.0, f32::max), 60.0);
+    let out = succeed(
+        folder.path(),
+        "audit --model m.onnx --data blocks --attacks fgsm --threat linf:60 --seed 1 --include-images 0 --out audit",
+    );
+    assert!(out.contains("clean Dice/IoU: 0 ") && out.contains("worst Dice/IoU: 0 "), "{out}");
+    assert!(fs::read_to_string(folder.path().join("audit/report.html")).unwrap().contains("Overlap with the truth"));
+    // A mask is no label of a picture.
+    let (code, _, error) = nocebo(folder.path(), "train --data blocks --architecture mlp --out no.onnx");
+    assert!(code != 0 && error.contains("mlp"), "{error}");
+}
+
+#[test]
+fn beats_are_trained_on_attacked_and_written_back_in_their_own_steps() {
+    let folder = tempfile::tempdir().unwrap();
+    let records = folder.path().join("records");
+    fs::create_dir(&records).unwrap();
+    for (record, name) in ["a", "b", "c"].into_iter().enumerate() {
+        // A beat each second, every other one wide (ventricular).
+        let shape = |frame: usize| {
+            let (beat, after) = (frame / 90, frame as f64 % 90.0 - 45.0);
+            let width = if beat % 2 == 0 { 2.0 } else { 8.0 };
+            (200.0 * (-after * after / (2.0 * width * width)).exp()) as i32 + ((frame + record) * 31 % 7) as i32
+        };
+        let signal = wfdb::Signal {
+            name: "MLII".to_owned(),
+            format: wfdb::Format::Packed12,
+            samples_per_frame: 1,
+            skew: 0,
+            gain: 200.0,
+            baseline: 0,
+            unit: "mV".to_owned(),
+            samples: (0..90 * 14).map(shape).collect(),
+        };
+        wfdb::write(&records, &wfdb::Record { name: name.to_owned(), frequency: 90.0, signals: vec![signal] }).unwrap();
+        let beat = |beat: u64| wfdb::Annotation {
+            sample: 90 * beat + 45,
+            code: if beat.is_multiple_of(2) { 1 } else { 5 },
+            text: String::new(),
+        };
+        let beats: Vec<_> = (0..14).map(beat).collect();
+        wfdb::write_annotations(&records.join(format!("{name}.atr")), &beats).unwrap();
+    }
+    fs::write(records.join("records.csv"), "record,split\na,train\nb,val\nc,test\n").unwrap();
+    let out = succeed(
+        folder.path(),
+        "train --data records --architecture resnet1d --balanced 32 --epochs 2 --batch-size 8 --seed 1 --out m.onnx",
+    );
+    assert!(out.contains("validation balanced accuracy") && out.contains("V: sensitivity"), "{out}");
+    let attack =
+        "attack --model m.onnx --data records --attack bim(steps=3) --threat linf:0.1mV --seed 1 --out adversarial";
+    succeed(folder.path(), attack);
+    let clean = nocebo_data::open(&records, Split::Test).unwrap();
+    let mut moved = 0;
+    for (row, index) in clean.samples().indices().iter().enumerate() {
+        let record = wfdb::read(&folder.path().join(format!("adversarial/{index:06}.hea")), 1 << 20).unwrap();
+        let signal = &record.signals[0];
+        for (stored, before) in signal.samples.iter().zip(clean.samples().row(row)) {
+            let change = signal.physical(*stored).unwrap() - f64::from(*before);
+            // Whole steps of 1/200 mV, at most 20 of them.
+            assert!((change * 200.0 - (change * 200.0).round()).abs() < 1e-3 && change.abs() < 0.1001, "{change}");
+            moved += usize::from(change.abs() > 0.001);
+        }
+    }
+    assert!(moved > 0);
+    let text = fs::read_to_string(folder.path().join("adversarial/attack.json")).unwrap();
+    assert!(text.contains("\"unit\": \"mV\""), "{text}");
+}
+
+fn records(folder: &Path, out: &str) -> Vec<u8> {
+    fs::read(folder.join(out).join("records.parquet")).unwrap()
+}
+
+#[test]
+fn an_audit_is_repeated_from_its_resolved_recipe_and_refuses_a_changed_file() {
+    let folder = trained();
+    let path = folder.path();
+    succeed(
+        path,
+        "audit --model m.onnx --data phantoms.npz --threat linf:4/255range,16 --protocol quick --samples 10 --seed 3 --out first",
+    );
+    succeed(path, "audit --recipe first/resolved.toml --out again/deeper --batch-size 3");
+    assert_eq!(records(path, "first"), records(path, "again/deeper"));
+    let resolved = fs::read_to_string(path.join("again/deeper/resolved.toml")).unwrap();
+    for expected in
+        ["path = \"../../m.onnx\"", "\"linf:4,16\"", "protocol = \"quick\"", "sha256 = ", "steps = 20", "seed = 3"]
+    {
+        assert!(resolved.contains(expected), "{expected} in\n{resolved}");
+    }
+    let summary = fs::read_to_string(path.join("first/audit.json")).unwrap();
+    assert!(summary.contains("\"protocol\": \"quick look\""));
+    assert_eq!(nocebo(path, "audit --recipe first/resolved.toml --seed 4 --out x").0, 2);
+
+    let mut bytes = fs::read(path.join("m.onnx")).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    fs::write(path.join("m.onnx"), bytes).unwrap();
+    let (code, _, error) = nocebo(path, "audit --recipe first/resolved.toml --out x");
+    assert!(code == 3 && error.contains("has changed since"), "{code} {error}");
+}
+
+#[test]
+fn a_recipe_that_is_wrong_is_shown_with_its_line() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path();
+    let good = "schema = 1\n[model]\npath = 'm.onnx'\n[data]\npath = 'd.npz'\n[threat]\nbudgets = ['linf:1']\n";
+    let cases = [
+        (good.replace("budgets", "budgts"), "budgts"),
+        (good.replace("linf:1", "linf:-1"), "linf:-1"),
+        (good.replace("schema = 1", "schema = 1\ngates = ['robustness > 1']"), "robustness > 1"),
+        (format!("{good}[[attack]]\nnme = 'pgd'\n"), "nme"),
+        (good.replace("schema = 1", "schema = 2"), "schema"),
+        ("schema = [".to_owned(), "schema = ["),
+    ];
+    for (text, mentions) in cases {
+        fs::write(path.join("audit.toml"), &text).unwrap();
+        let (code, _, error) = nocebo(path, "audit --recipe audit.toml --out x");
+        assert!(code == 2 && error.contains(mentions) && error.contains("audit.toml"), "{code} {error}\n{text}");
+    }
+    fs::write(path.join("audit.toml"), good).unwrap();
+    let (code, _, error) = nocebo(path, "audit --recipe audit.toml --out x");
+    assert!(code == 3 && error.contains("m.onnx"), "{code} {error}");
+    assert_eq!(nocebo(path, "audit --recipe audit.toml --samples 3 --out x").0, 2, "flags beside a recipe");
+}
+
+#[test]
+fn init_writes_a_recipe_that_runs() {
+    let folder = trained();
+    let path = folder.path();
+    succeed(path, "init --model m.onnx --data phantoms.npz");
+    let recipe = fs::read_to_string(path.join("audit.toml")).unwrap();
+    assert!(recipe.contains("budgets = [\"linf:0.5,1,2,4,8,64\"]"), "{recipe}");
+    assert_eq!(nocebo(path, "init --model m.onnx --data phantoms.npz").0, 2, "nothing is written over");
+    // Comments that hold a setting hold a valid one.
+    let quick = recipe.replace("\"standard\"", "\"quick\"").replace("samples = 0 ", "samples = 4 ");
+    let quick = quick.replace("# \"robust", "\"robust").replace(">= 0.5\"", ">= 0.0\"").replace("# query", "query");
+    let quick =
+        quick.replace("# finding", "finding").replace("# channel", "channel").replace("# class_names", "class_names");
+    let quick = quick.replace("# [[attack]]", "[[attack]]").replace("# name", "name").replace("# label", "label");
+    let quick = quick.replace("# settings = { steps = 200, restarts = 5 }", "settings = { steps = 3 }");
+    fs::write(path.join("audit.toml"), quick).unwrap();
+    succeed(path, "audit --recipe audit.toml --out results");
+    assert!(fs::read_to_string(path.join("results/audit.json")).unwrap().contains("pgd-long"));
+}
+
+#[test]
+fn a_foreign_file_is_told_its_task_threshold_and_normalisation() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path();
+    data(path);
+    // One logit: 2·(mean of the normalised image) − 1, so that the threshold of ½ is the decision at its zero.
+    let mut b = nocebo_graph::GraphBuilder::new("foreign", Seed(1));
+    let x = b.input("image", &[1, 28, 28]);
+    let x = b.global_average("pool", &x);
+    let x = b.linear("head", &x, (1, 1));
+    let graph = b.finish(&[&x]).unwrap();
+    nocebo_graph::onnx::write(&graph, &path.join("foreign.onnx")).unwrap();
+    let recipe = "schema = 1\nprotocol = 'quick'\n[model]\npath = 'foreign.onnx'\ntask = 'binary'\nthresholds = [0.73105858]\n\
+                  normalization = { mean = [100.0], standard_deviation = [50.0] }\n[data]\npath = 'phantoms.npz'\nsamples = 6\n\
+                  [threat]\nbudgets = ['linf:8']\n";
+    fs::write(path.join("audit.toml"), recipe).unwrap();
+    succeed(path, "audit --recipe audit.toml --out results");
+    let audit = nocebo_audit::Audit::read(&path.join("results")).unwrap();
+    let nocebo_core::Task::Binary { threshold } = audit.model.task else { panic!("{:?}", audit.model.task) };
+    // The log-odds of 0.731 are 1.
+    assert!((threshold - 1.0).abs() < 1e-5, "{threshold}");
+    assert_eq!(audit.settings.protocol.as_deref(), Some("quick look"));
+    for (wrong, mentions) in [
+        (recipe.replace("0.73105858", "1.5"), "above 0 and below 1"),
+        (recipe.replace("mean = [100.0]", "mean = [1.0, 2.0]"), "1 channels"),
+        (recipe.replace("'binary'", "'multi_class'"), "thresholds"),
+    ] {
+        fs::write(path.join("audit.toml"), wrong).unwrap();
+        let (code, _, error) = nocebo(path, "audit --recipe audit.toml --out x");
+        assert!(code == 2 && error.contains(mentions), "{code} {error}");
+    }
+}
+
+#[test]
+fn an_audit_that_runs_out_of_time_says_what_is_missing_and_continues() {
+    let folder = trained();
+    let path = folder.path();
+    let audit = "audit --model m.onnx --data phantoms.npz --threat linf:2,8 --protocol quick --samples 8 --out";
+    let (code, _, error) = nocebo(path, &format!("{audit} part --max-minutes 0.0000001"));
+    assert!(code == 4 && error.contains("missing: noise linf:2, noise linf:8, fgsm linf:2"), "{code} {error}");
+    assert!(!path.join("part/audit.json").exists() && path.join("part/resolved.toml").is_file());
+    succeed(path, &format!("{audit} part"));
+    succeed(path, &format!("{audit} whole --max-minutes 10"));
+    assert_eq!(records(path, "part"), records(path, "whole"));
+    assert_eq!(nocebo(path, &format!("{audit} x --max-minutes 0")).0, 2);
+}
+
+#[test]
+fn two_audits_are_compared_sample_by_sample() {
+    let folder = trained();
+    let path = folder.path();
+    succeed(path, "train --data phantoms.npz --architecture mlp --epochs 1 --batch-size 16 --seed 2 --out n.onnx");
+    for model in ["m", "n"] {
+        succeed(
+            path,
+            &format!("audit --model {model}.onnx --data phantoms.npz --threat linf:2 --attacks fgsm --out {model}"),
+        );
+    }
+    let out = succeed(path, "compare m n --out both.html");
+    assert!(out.contains("p McNemar") && out.contains("linf:2") && out.contains("the same 24 samples"), "{out}");
+    assert!(fs::read_to_string(path.join("both.html")).unwrap().contains("<article"));
+    assert_eq!(nocebo(path, "compare m nothing").0, 3);
 }

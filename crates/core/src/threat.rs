@@ -5,6 +5,7 @@ use std::str::FromStr;
 
 use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
+use serde::{Deserialize, Serialize};
 
 use crate::{Domain, Error, Norm, Samples};
 
@@ -293,14 +294,29 @@ impl Budget {
     }
 }
 
-/// One norm and its epsilons, as in `linf:0.5,1,2,4,8`.
-#[derive(Clone, Debug, PartialEq)]
+/// One norm and its epsilons, as in `linf:0.5,1,2,4,8`; in files the same text.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+#[serde(try_from = "String", into = "String")]
 pub struct ThreatSpec {
     /// Norm of the changes.
     pub norm: Norm,
     /// One or more epsilons.
     pub budgets: Vec<Budget>,
     text: String,
+}
+
+impl From<ThreatSpec> for String {
+    fn from(spec: ThreatSpec) -> Self {
+        spec.text
+    }
+}
+
+impl TryFrom<String> for ThreatSpec {
+    type Error = Error;
+
+    fn try_from(text: String) -> Result<Self, Error> {
+        text.parse()
+    }
 }
 
 impl fmt::Display for ThreatSpec {

@@ -12,6 +12,7 @@ pub mod network;
 pub mod onnx;
 pub mod operators;
 mod plan;
+mod preprocess;
 pub mod summary;
 pub mod tensor;
 pub mod train;

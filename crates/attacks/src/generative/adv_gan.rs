@@ -395,6 +395,22 @@ mod tests {
     }
 
     #[test]
+    fn each_dynamic_round_asks_about_the_points_of_the_one_before() {
+        let (model, samples) = (BlackBox(suite::linear_binary()), random(10, 200.0));
+        let threat = ThreatModel::new(Norm::Linf, 300.0, suite::ct_domain()).unwrap();
+        let goal = Goal::FalsePositive { finding: 0 };
+        let network = NetworkConfig { steps: 2, ..config().network };
+        for (distillation, expected) in [(Distillation::Static, 1), (Distillation::Dynamic, 3)] {
+            let oracle = Oracle::new(&model, None);
+            let problem =
+                AttackProblem { oracle: &oracle, inputs: &samples, goal: &goal, threat: &threat, seed: Seed(1) };
+            let config = AdvGanConfig { distillation, rounds: 3, distillation_steps: 2, network, ..config() };
+            advgan(config).pair(&problem).unwrap();
+            assert!((0..10).all(|sample| oracle.queries(sample).forward == expected), "{distillation:?}");
+        }
+    }
+
+    #[test]
     fn a_distilled_network_agrees_with_what_it_learned_and_its_gradient_with_differences() {
         for task in [Task::Binary { threshold: 0.7 }, Task::MultiClass { classes: 3 }] {
             let domain = nocebo_core::Domain::grey_levels(&[2], 255.0).unwrap();

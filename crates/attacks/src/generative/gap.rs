@@ -93,7 +93,8 @@ mod tests {
     use super::super::generator::testing;
     use super::super::networks;
     use super::*;
-    use nocebo_core::{Goal, Label, Seed, ThreatModel};
+    use nocebo_core::{Domain, Goal, Label, Samples, Seed, Task, ThreatModel};
+    use nocebo_testkit::models::Linear;
     use nocebo_testkit::suite;
 
     fn gap() -> Gap {
@@ -158,6 +159,23 @@ mod tests {
         let targets = (0..8).map(other).collect();
         let several = Goal::Targeted { labels, targets };
         assert!(short.fit(&model, &samples, &several, &threat, Seed(1)).is_err());
+    }
+
+    #[test]
+    fn serves_tables_signals_and_volumes() {
+        for shape in [&[7][..], &[2, 20], &[1, 4, 5, 6]] {
+            let domain = Domain::grey_levels(shape, 255.0).unwrap();
+            let count = domain.elements();
+            // The mean of the values against 100.
+            let weights = vec![1.0 / count as f32; count];
+            let model = Linear::new(domain.clone(), Task::Binary { threshold: 0.0 }, vec![weights], vec![-100.0]);
+            let samples = Samples::new((0..4 * count).map(|at| 80.0 + (at % 13) as f32).collect(), shape).unwrap();
+            let goal = Goal::Untargeted { labels: vec![Label::Class(0); 4] };
+            let threat = ThreatModel::new(Norm::Linf, 20.0, domain).unwrap();
+            let fitted = gap().fit(&model, &samples, &goal, &threat, Seed(1)).unwrap();
+            let outcome = fitted.run(&model, &samples, &goal, &threat, Seed(1)).unwrap();
+            assert!(outcome.success.iter().all(|done| *done), "{shape:?}: {:?}", outcome.success);
+        }
     }
 
     #[test]

@@ -430,3 +430,40 @@ pub(super) mod testing {
         assert!(matches!(fit.fit(model, &samples, &goal, &threat, Seed(1)), Err(Error::Unsupported { .. })));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::generative::{angri::Angri, networks};
+    use nocebo_core::{Norm, Oracle};
+    use nocebo_testkit::suite;
+
+    #[test]
+    fn the_class_that_was_learned_best_is_taken_where_none_is_named() {
+        let (model, samples) = (suite::linear_classifier(), suite::ct_samples());
+        let (oracle, goal) = (Oracle::new(&model, None), Goal::FalsePositive { finding: 0 });
+        let threat = ThreatModel::new(Norm::Linf, 10.0, suite::ct_domain()).unwrap();
+        let problem = AttackProblem { oracle: &oracle, inputs: &samples, goal: &goal, threat: &threat, seed: Seed(1) };
+        let generator = Generator::new(&problem, &networks::testing::tiny(), Form::Perturbation, 4).unwrap();
+        let attack = TargetedGenerator { info: Angri::INFO, generator, learned: vec![(0, 0.2), (1, 0.9), (2, 0.9)] };
+        let away = |class| Goal::Untargeted { labels: vec![Label::Class(class)] };
+        assert_eq!([attack.target(&away(3), 0), attack.target(&away(1), 0)].map(Result::unwrap), [1, 2]);
+        assert_eq!(attack.target(&Goal::FalseNegative { finding: 1 }, 0).unwrap(), 2);
+        assert_eq!(attack.target(&goal, 0).unwrap(), 0);
+        assert!(attack.target(&Goal::FalsePositive { finding: 3 }, 0).is_err());
+    }
+
+    #[test]
+    fn a_batch_has_no_sample_twice_and_all_have_their_turn() {
+        let mut seen = [0; 10];
+        for step in 0..50 {
+            let mut rows = batch(Seed(1), 10, 4, step);
+            rows.iter().for_each(|&row| seen[row] += 1);
+            rows.sort_unstable();
+            rows.dedup();
+            assert_eq!(rows.len(), 4);
+        }
+        assert!(seen.iter().all(|count| (8..35).contains(count)), "{seen:?}");
+        assert_eq!(batch(Seed(1), 3, 4, 0).len(), 3);
+    }
+}

@@ -460,6 +460,26 @@ mod tests {
     }
 
     #[test]
+    fn of_several_candidates_the_nearest_is_taken() {
+        let samples = diagonal();
+        let network = NetworkConfig { steps: 2, ..networks::testing::tiny() };
+        let config = NaturalGanConfig { network, ..natural(LatentSearch::Iterative).0 };
+        let attack = NaturalGan(config).learned(&samples, &anything(), Seed(1)).unwrap();
+        // Every point reaches this goal.
+        let (goal, threat, model) = (Goal::FalseNegative { finding: 1 }, anything(), constant());
+        let oracle = nocebo_core::Oracle::new(&model, None);
+        let problem = AttackProblem { oracle: &oracle, inputs: &samples, goal: &goal, threat: &threat, seed: Seed(1) };
+        let found = attack.look(&problem, 0, &[0.0, 0.0], (1.0, 2.0), 0).unwrap().0.unwrap();
+        // The least of 50 radii.
+        assert!(found.distance > 1.0 && found.distance < 1.15, "{}", found.distance);
+    }
+
+    /// Never class 1.
+    fn constant() -> Linear {
+        Linear::new(plane(), Task::Binary { threshold: 0.0 }, vec![vec![0.0, 0.0]], vec![-1.0])
+    }
+
+    #[test]
     fn an_epsilon_is_kept_and_the_search_is_short_where_queries_are_few() {
         let samples = diagonal();
         let few = samples.select(&(0..12).collect::<Vec<_>>());

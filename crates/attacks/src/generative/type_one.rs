@@ -63,7 +63,7 @@ impl Default for TypeOneConfig {
             class_weight: 1.0,
             steps: 200,
             step_size: 0.05,
-            keep_weight: 1.0,
+            keep_weight: 0.3,
             keep_margin: 1.0,
             network: NetworkConfig::default(),
         }
@@ -411,6 +411,25 @@ mod tests {
         let outcome = free.run(&axis(1), &axis(1), &inputs, &targets).unwrap();
         let changed = outcome.attribute_changed.iter().filter(|changed| **changed).count();
         assert!(changed >= 14 && outcome.decision_kept.iter().filter(|kept| **kept).count() <= 2);
+    }
+
+    #[test]
+    fn what_the_model_would_see_is_made_up_for_elsewhere() {
+        // The model looks at both values; the judge asks for a second value of 165, where the first must have fallen.
+        let line = |weights: [f32; 2], at: [f32; 2]| {
+            let bias = -weights.iter().zip(at).map(|(weight, at)| weight * at).sum::<f32>();
+            Linear::new(plane(), Task::Binary { threshold: 0.0 }, vec![weights.to_vec()], vec![bias])
+        };
+        let (model, judge) = (line([0.03, 0.05], [127.5; 2]), line([0.0, 0.05], [0.0, 165.0]));
+        let done = |text: &str| {
+            let attack = learned(text, &plane()).0;
+            let (samples, _) = clusters(80);
+            let low = samples.select(&(0..80).step_by(4).collect::<Vec<_>>());
+            let outcome = attack.run(&model, &judge, &low, &[1; 20]).unwrap();
+            outcome.success().iter().filter(|done| **done).count()
+        };
+        let (kept, free) = (done("step_size = 0.1"), done("step_size = 0.1\nkeep_weight = 0.0"));
+        assert!(kept >= free + 6, "{kept} with the term, {free} without");
     }
 
     #[test]

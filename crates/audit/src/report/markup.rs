@@ -40,7 +40,12 @@ pub(super) fn interval(rate: &Rate) -> String {
 /// A rate with its interval, for a table cell.
 pub(super) fn rate(rate: &Rate) -> String {
     match rate.value {
-        Some(share) => format!("{} <span class=\"range\">({})</span>", percent(share), interval(rate)),
+        Some(share) => {
+            let by_patient = rate.by_patient.map_or_else(String::new, |(lower, upper)| {
+                format!("; by patient {:.1}–{:.1}", 100.0 * lower, 100.0 * upper)
+            });
+            format!("{} <span class=\"range\">({}{by_patient})</span>", percent(share), interval(rate))
+        }
         None => "–".to_owned(),
     }
 }

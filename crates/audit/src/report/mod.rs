@@ -2,26 +2,32 @@
 //!
 //! It prints on paper, can be read by a screen reader (every chart has a description and a table with its numbers), and
 //! never relies on colour alone. Text that comes from outside (names of models, data, attacks, classes, commands) is
-//! escaped, and the file's own policy forbids scripts and requests.
+//! escaped, and the file's own policy forbids requests and every script but one: it sorts tables, and the policy knows it
+//! by its digest.
 
 mod chart;
+mod extent;
 mod markup;
 mod triptych;
 
 use std::fmt::Write as _;
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use nocebo_core::{Label, Norm};
+use sha2::{Digest, Sha256};
 
 use crate::audit::Audit;
 use crate::findings::{Finding, Status};
 use crate::metrics::{CellSummary, DecisionMetrics, ThreatResult, significant};
 use crate::request::AuditGoal;
-use crate::{AuditError, Example, Rate};
+use crate::{Auc, AuditError, Example, Rate};
 use chart::{Chart, Curve, Look};
 use markup::{escape, interval, percent, rate, value};
 use triptych::triptych;
 
 const STYLE: &str = include_str!("style.css");
+const SORT: &str = include_str!("sort.js");
 
 /// One audit in a report.
 #[derive(Clone, Copy)]
@@ -46,10 +52,12 @@ pub fn html(entries: &[ReportEntry<'_>]) -> Result<String, AuditError> {
     let names: Vec<String> = entries.iter().map(|entry| escape(entry.name)).collect();
     let title = format!("Robustness audit: {}", names.join(", "));
     let data = &first.audit.data;
+    let sort = STANDARD.encode(Sha256::digest(SORT));
     let mut page = format!(
         "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
          <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
-         <meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; img-src data:; style-src 'unsafe-inline'\">\n\
+         <meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; img-src data:; style-src 'unsafe-inline'; \
+         script-src 'sha256-{sort}'\">\n\
          <title>{title}</title>\n<style>\n{STYLE}</style>\n</head>\n<body>\n<header class=\"top\"><div class=\"inner\">\n\
          <h1>{title}</h1>\n<p>{} {} of {}</p>\n</div></header>\n<main>\n",
         data.samples,
@@ -60,15 +68,18 @@ pub fn html(entries: &[ReportEntry<'_>]) -> Result<String, AuditError> {
     threat_model(&mut page, entries);
     curves(&mut page, entries);
     findings(&mut page, entries);
+    extent::least_changes(&mut page, entries);
     results(&mut page, entries);
+    extent::heat_map(&mut page, entries);
     clinical(&mut page, entries);
+    extent::subgroups(&mut page, entries);
     overlaps(&mut page, entries);
     examples(&mut page, entries)?;
     manifest(&mut page, entries);
     let _ = write!(
         page,
         "<footer>Made by {} {}. Robustness figures hold for the attacks, budgets and samples listed here; a stronger or \
-         another attack may lower them.</footer>\n</main>\n</body>\n</html>\n",
+         another attack may lower them.</footer>\n</main>\n<script>{SORT}</script>\n</body>\n</html>\n",
         escape(&first.audit.tool),
         escape(&first.audit.tool_version)
     );
@@ -94,7 +105,7 @@ pub(crate) fn decision_name(label: &Label, names: &[String]) -> String {
 fn headline(page: &mut String, entries: &[ReportEntry<'_>]) {
     page.push_str("<section aria-label=\"Headline\">\n<div class=\"cards\">\n");
     for ReportEntry { name, audit, .. } in entries {
-        let _ = write!(page, "<article class=\"card\">\n<h3>{}</h3>\n", escape(name));
+        let _ = write!(page, "<article class=\"card\">\n<h2>{}</h2>\n", escape(name));
         if let Some(threat) = audit.headline() {
             let robust = &threat.worst_case.robust_accuracy;
             let _ = write!(
@@ -223,12 +234,21 @@ fn threat_text(audit: &Audit) -> String {
         .collect();
     let white_box = audit.attacks.iter().any(|attack| attack.knowledge == "gradients" && !attack.control);
     let black_box = audit.attacks.iter().any(|attack| matches!(attack.knowledge.as_str(), "scores" | "decisions"));
-    let knowledge = match (white_box, black_box) {
-        (true, true) => "model and weights (white box), and outputs only (black box); MITRE ATLAS AML.T0043.000, .001",
-        (true, false) => "model and weights (white box); MITRE ATLAS AML.T0043.000",
-        (false, true) => "outputs only (black box); MITRE ATLAS AML.T0043.001",
-        (false, false) => "nothing",
-    };
+    let transfer = audit.attacks.iter().any(|attack| attack.learned_from.is_some());
+    let mut knowledge = Vec::new();
+    if white_box {
+        knowledge.push("model, weights and gradients (white box; MITRE ATLAS AML.T0043.000)");
+    }
+    if black_box {
+        knowledge.push("outputs only, by queries (black box; AML.T0043.001)");
+    }
+    if transfer {
+        knowledge.push("other samples or another model (transfer; AML.T0043.002)");
+    }
+    if knowledge.is_empty() {
+        knowledge.push("nothing");
+    }
+    let knowledge = knowledge.join("; ");
     let attacks: Vec<String> = audit
         .attacks
         .iter()
@@ -246,11 +266,27 @@ fn threat_text(audit: &Audit) -> String {
     };
     fact(
         "Attack",
-        "evasion at deployment: the input is changed, the model is not (NIST AI 100-2; MITRE ATLAS AML.T0015)",
+        "evasion in the deployment stage, an integrity violation (NIST AI 100-2): the input is changed, the model is not \
+         (MITRE ATLAS AML.T0015)",
     );
     fact("Attacker's goal", &goal);
-    fact("Attacker's knowledge", knowledge);
+    fact(
+        "Attacker's capability",
+        "control over the values of one input within the budget below (test-time input control)",
+    );
+    if let Some(channel) = &settings.channel {
+        fact("Where the input is reached", &escape(channel));
+    }
+    fact("Attacker's knowledge", &knowledge);
     fact("Allowed change", &escape(budgets.join("; ")));
+    let both: Vec<String> = audit.threats.iter().map(|threat| escape(&threat.budget)).collect();
+    fact("The same in both units", &both.join("; "));
+    if let Some(justification) = &settings.justification {
+        fact("Why these budgets", &escape(justification));
+    }
+    if let Some(protocol) = &settings.protocol {
+        fact("Protocol", &escape(protocol));
+    }
     if data.mutable_elements < data.shape.iter().product() {
         let total: usize = data.shape.iter().product();
         fact("Where", &format!("{} of {total} elements may change; the rest is fixed", data.mutable_elements));
@@ -259,6 +295,20 @@ fn threat_text(audit: &Audit) -> String {
         fact("Query limit", &format!("{limit} forward passes a sample"));
     }
     fact("Attacks", &attacks.join(", "));
+    scope_facts(audit, fact);
+    text.push_str(
+        "</dl>\n<p class=\"note\">Samples that are wrong without an attack are not attacked and count as not robust. \
+         A sample counts as robust at a budget only if no attack brings it down at that budget or a smaller one. Every \
+         success is confirmed by a forward pass of the audit's own, once as computed and once after rounding to what a \
+         file stores. Noise is a control and never part of the worst case. An attack of a cascade runs only on samples that \
+         no earlier attack brought down; its figures are those after it and all before it. Where patients have several \
+         samples, a second interval draws whole patients again (bootstrap).</p>\n",
+    );
+    text
+}
+
+fn scope_facts(audit: &Audit, mut fact: impl FnMut(&str, &str)) {
+    let data = &audit.data;
     let storage = if data.resolution > 0.0 {
         format!("stored in steps of {} {}", significant(f64::from(data.resolution)), escape(&data.unit))
     } else {
@@ -277,6 +327,14 @@ fn threat_text(audit: &Audit) -> String {
             escape(&data.unit)
         ),
     );
+    let counts = audit.model.class_names.iter().zip(&data.class_counts);
+    let counts: Vec<String> = counts.map(|(name, count)| format!("{} {count}", escape(name))).collect();
+    fact("Samples of each class or finding", &counts.join(", "));
+    fact("Wrong without an attack", &format!("{} samples in scope, not attacked", data.in_scope - data.attacked));
+    if !data.notes.is_empty() {
+        let notes: Vec<String> = data.notes.iter().map(escape).collect();
+        fact("Left out or assumed while reading", &notes.join("; "));
+    }
     if data.in_scope < data.samples {
         fact("In scope", &format!("{} samples that the goal is about", data.in_scope));
     }
@@ -285,13 +343,6 @@ fn threat_text(audit: &Audit) -> String {
             audit.skipped.iter().map(|skipped| format!("{} in {}", escape(&skipped.attack), skipped.norm)).collect();
         fact("Left out", &format!("{} (not defined)", skipped.join(", ")));
     }
-    text.push_str(
-        "</dl>\n<p class=\"note\">Samples that are wrong without an attack are not attacked and count as not robust. \
-         A sample counts as robust at a budget only if no attack brings it down at that budget or a smaller one. Every \
-         success is confirmed by a forward pass of the audit's own, once as computed and once after rounding to what a \
-         file stores. Noise is a control and never part of the worst case.</p>\n",
-    );
-    text
 }
 
 fn curves(page: &mut String, entries: &[ReportEntry<'_>]) {
@@ -388,8 +439,8 @@ fn results(page: &mut String, entries: &[ReportEntry<'_>]) {
         let binary = audit.settings.finding.is_some();
         let _ = write!(
             page,
-            "<h3 id=\"results-{place}\">{}</h3>\n<div class=\"scroll\"><table>\n<caption>Shares with 95&nbsp;% Wilson \
-             intervals; n = {} in scope, {} attacked. Sizes are those of successful perturbations, in the unit of the \
+            "<h3 id=\"results-{place}\">{}</h3>\n<div class=\"scroll\"><table class=\"sortable\">\n<caption>Shares with 95&nbsp;% Wilson \
+             intervals; n = {} in scope, {} attacked. Success: of the samples the attack was run on. Sizes are those of successful perturbations, in the unit of the \
              budget; queries are forward passes a sample.</caption>\n<thead><tr>",
             escape(name),
             audit.data.in_scope,
@@ -433,11 +484,12 @@ fn cell_row(page: &mut String, audit: &Audit, threat: &ThreatResult, cell: &Cell
     let role = if cell.control { " (control)" } else { "" };
     let _ = write!(
         page,
-        "<tr{class}><th scope=\"row\">{}{role}</th><td>{}</td><td>{}</td><td>{}</td>",
+        "<tr{class}><th scope=\"row\">{}{role}</th><td>{}</td><td>{}</td><td>{} <span class=\"range\">of {}</span></td>",
         escape(&cell.attack),
         rate(&cell.robust_accuracy),
         value(&cell.robust_accuracy_stored),
         value(&cell.attack_success_rate),
+        cell.attacked,
     );
     decision_columns(page, &cell.decisions, binary);
     let mean = |mean: Option<f64>| mean.map_or_else(|| "–".to_owned(), |mean| format!("{mean:.1}"));
@@ -486,14 +538,16 @@ fn decision_columns(page: &mut String, decisions: &DecisionMetrics, binary: bool
 fn clinical(page: &mut String, entries: &[ReportEntry<'_>]) {
     page.push_str("<section>\n<h2>Each finding: clean and under attack</h2>\n<p class=\"note\">Sensitivity is the share of samples \
          with the finding that are decided to have it; specificity the share without it that are decided not to. Under \
-         attack each is the worst case over all attacks at that budget or a smaller one.</p>\n");
+         attack each is the worst case over all attacks at that budget or a smaller one. The operating point is the threshold of \
+         the model, or the greatest output. AUC: area under the ROC curve with a bootstrap interval; under attack every \
+         attacked sample has the worst score seen.</p>\n");
     for ReportEntry { name, audit, .. } in entries {
         let _ = write!(
             page,
             "<h3>{}</h3>\n<div class=\"scroll\"><table>\n<caption>Shares with 95&nbsp;% Wilson intervals</caption>\n\
              <thead><tr><th scope=\"col\">Finding</th><th scope=\"col\" class=\"text\">Budget</th>\
              <th scope=\"col\">Sensitivity</th><th scope=\"col\">False negatives</th><th scope=\"col\">Specificity</th>\
-             <th scope=\"col\">False positives</th></tr></thead>\n",
+             <th scope=\"col\">False positives</th><th scope=\"col\">AUC</th></tr></thead>\n",
             escape(name)
         );
         // Of two exclusive classes one says everything.
@@ -507,12 +561,13 @@ fn clinical(page: &mut String, entries: &[ReportEntry<'_>]) {
                 let _ = writeln!(
                     page,
                     "<tr><th scope=\"row\">{}</th><td class=\"text\">{budget}</td><td>{}</td><td>{}</td><td>{}</td><td>{}\
-                     </td></tr>",
+                     </td><td>{}</td></tr>",
                     escape(&rates.class),
                     rate(&rates.sensitivity),
                     value(&rates.sensitivity.complement()),
                     rate(&rates.specificity),
                     value(&rates.specificity.complement()),
+                    rates.auc.map_or_else(|| "–".to_owned(), |auc| auc_with_interval(&auc)),
                 );
             };
             let _ = rates;
@@ -526,6 +581,10 @@ fn clinical(page: &mut String, entries: &[ReportEntry<'_>]) {
         page.push_str("</table></div>\n");
     }
     page.push_str("</section>\n");
+}
+
+fn auc_with_interval(auc: &Auc) -> String {
+    format!("{:.3} <span class=\"range\">({:.3}–{:.3})</span>", auc.value, auc.lower, auc.upper)
 }
 
 /// Agreement of masks with the truth, for the audits of segmentations.
@@ -636,7 +695,7 @@ fn examples(page: &mut String, entries: &[ReportEntry<'_>]) -> Result<(), AuditE
     if !figures.is_empty() {
         let _ = write!(
             page,
-            "<section>\n<h2>Examples</h2>\n<p class=\"note\">This report contains images of samples. Each is shown at the \
+            "<section>\n<h2>Worst cases</h2>\n<p class=\"note\">This report contains images of samples. Each is shown at the \
              least budget that changed the decision. The perturbation is multiplied by the factor given and laid on \
              mid-grey.</p>\n{figures}</section>\n"
         );
@@ -685,6 +744,9 @@ fn manifest(page: &mut String, entries: &[ReportEntry<'_>]) {
     for ReportEntry { name, audit, .. } in entries {
         let provenance = &audit.provenance;
         let _ = writeln!(page, "<h3>{}</h3>", escape(name));
+        if provenance.recipe.is_some() {
+            page.push_str("<pre><code>nocebo audit --recipe resolved.toml --out again</code></pre>\n");
+        }
         if let Some(command) = &provenance.command {
             let _ = writeln!(page, "<pre><code>{}</code></pre>", escape(command));
         }
@@ -725,6 +787,13 @@ fn manifest(page: &mut String, entries: &[ReportEntry<'_>]) {
             ),
         );
         page.push_str("</dl>\n");
+        if let Some(recipe) = &provenance.recipe {
+            let _ = writeln!(
+                page,
+                "<details><summary>The recipe, <code>resolved.toml</code></summary><pre><code>{}</code></pre></details>",
+                escape(recipe)
+            );
+        }
     }
     page.push_str("</section>\n");
 }
@@ -850,8 +919,8 @@ mod tests {
         assert_eq!(open, [""; 0]);
         let ids: Vec<&str> = page.split(" id=\"").skip(1).map(|rest| rest.split('"').next().unwrap()).collect();
         assert_eq!(ids.iter().collect::<BTreeSet<_>>().len(), ids.len());
-        assert_eq!(page.matches("<svg").count(), 3);
-        assert_eq!(page.matches("<desc").count(), 3);
+        assert_eq!(page.matches("<svg").count(), 7);
+        assert_eq!(page.matches("<desc").count(), 7);
         assert_eq!(page.matches("<table").count(), page.matches("<caption").count());
         assert_eq!(page.matches("<img").count(), page.matches(" alt=\"").count());
     }
@@ -860,13 +929,17 @@ mod tests {
     fn nothing_is_fetched_and_nothing_from_outside_is_markup() {
         let found = evaluation(1, "nocebo audit --out '</code><script>alert(1)</script>'");
         let page = page(&[("</title><script>", &found)]);
-        for forbidden in
-            ["<script", "http:", "https:", "<link", "<iframe", "@import", "url(", "<b>", "<img src=x", "<test>"]
-        {
+        for forbidden in ["http:", "https:", "<link", "<iframe", "@import", "url(", "<b>", "<img src=x", "<test>"] {
             assert!(!page.contains(forbidden), "{forbidden}");
         }
         assert!(page.split("src=\"").skip(1).all(|rest| rest.starts_with("data:image/png;base64,")));
         assert!(page.contains("&lt;script&gt;alert(1)&lt;/script&gt;"));
+        // The one script is ours, and the policy names its digest.
+        let (_, script) = page.split_once("<script>").unwrap();
+        let (script, rest) = script.split_once("</script>").unwrap();
+        assert!(script == SORT && !rest.contains("<script"));
+        assert!(page.contains(&format!("script-src 'sha256-{}'", STANDARD.encode(Sha256::digest(script)))));
+        assert!(!page.to_lowercase().contains("compliant"));
     }
 
     #[test]

@@ -1,7 +1,6 @@
 //! `nocebo attack`.
 
 use nocebo_core::{DifferentiableModel, Goal, Model, Samples, Seed};
-use nocebo_data::formats::folder;
 use serde_json::json;
 
 use crate::arguments::{Attack, Global};
@@ -51,7 +50,7 @@ pub(crate) fn run(arguments: &Attack, global: &Global) -> Result<(), Failure> {
         for (position, &row) in rows.iter().enumerate() {
             records.push(json!({
                 "sample": clean.indices()[position],
-                "label": data.labels()[row],
+                "label": nocebo_audit::in_brief(&model.spec().task, &data.labels()[row]),
                 "wrong_before": before[position],
                 "success": computed[position],
                 "success_after_storage": after_storage[position],
@@ -71,7 +70,7 @@ pub(crate) fn run(arguments: &Attack, global: &Global) -> Result<(), Failure> {
     let count = |field: &str| records.iter().filter(|record| record[field] == true).count();
     let (success, survived, wrong, all) =
         (count("success"), count("success_after_storage"), count("wrong_before"), records.len());
-    folder::write(&arguments.out, &data.with_samples(stored.or_incomplete()?).or_incomplete()?).or_usage()?;
+    nocebo_data::write(&arguments.out, &data.with_samples(stored.or_incomplete()?).or_incomplete()?).or_usage()?;
     let summary = json!({
         "attack": named.name,
         "settings": named.settings,

@@ -6,11 +6,12 @@ use nocebo_data::phantoms::chest_xray::{ChestXray, ChestXrayConfig};
 use nocebo_data::{Dataset, Split, formats::npz};
 use nocebo_graph::train::TrainingConfig;
 
-use super::audit::{audit, entries, print_summary, provenance};
+use super::audit::{Subject, audit, entries, print_summary, provenance};
 use super::harden::harden;
-use super::train::{accuracy, build, save, train};
+use super::train::{build, save, train};
 use crate::arguments::{Demo, Global, HardenMethod};
 use crate::failure::{Failure, OrFail};
+use crate::figures::Measure;
 use crate::load::{self, Loaded};
 use crate::progress::note;
 
@@ -24,7 +25,7 @@ const DIFFICULTY: f32 = 0.25;
 const EPSILON: f32 = 4.0;
 /// Grey levels that both networks are audited at.
 const EPSILONS: [f32; 6] = [0.5, 1.0, 2.0, 4.0, 8.0, 16.0];
-const ATTACKS: &str = "fgsm,bim,pgd(steps=20,relative_step_size=0.25)";
+const ATTACKS: &str = "noise,fgsm,bim,pgd(steps=20,relative_step_size=0.25)";
 
 pub(crate) fn run(arguments: &Demo, global: &Global) -> Result<(), Failure> {
     let out = &arguments.out;
@@ -81,8 +82,9 @@ pub(crate) fn run(arguments: &Demo, global: &Global) -> Result<(), Failure> {
         let deviation = training.statistics().standard_deviation[0];
         let folder = out.join(format!("audit-{name}"));
         let attacks = entries(load::attacks(ATTACKS)?, None)?;
-        let evaluation = audit((model.as_ref(), test, Some(deviation)), &attacks, &settings, &origin, &folder, global)?;
-        println!("{name}: test accuracy {:.4}", accuracy(model.as_ref(), test).or_incomplete()?);
+        let subject = Subject { model: model.as_ref(), data: test, standard_deviation: Some(deviation), groups: &[] };
+        let evaluation = audit(subject, &attacks, &settings, &origin, (&folder, None), global)?;
+        println!("{name}: test accuracy {:.4}", Measure::Accuracy.on(model.as_ref(), test).or_incomplete()?);
         print_summary(&evaluation.audit);
         evaluations.push(evaluation);
     }

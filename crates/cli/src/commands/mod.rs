@@ -3,9 +3,12 @@
 pub(crate) mod attack;
 pub(crate) mod attacks;
 pub(crate) mod audit;
+pub(crate) mod compare;
 pub(crate) mod demo;
 pub(crate) mod doctor;
 pub(crate) mod harden;
+pub(crate) mod init;
 pub(crate) mod inspect;
 pub(crate) mod run;
+pub(crate) mod schema;
 pub(crate) mod train;

@@ -2,16 +2,21 @@
 
 use std::path::Path;
 
-use nocebo_core::{DifferentiableModel, ModelSpec, Seed};
+use nocebo_core::{ModelSpec, Seed, Task};
 use nocebo_data::{Dataset, Split};
 use nocebo_graph::train::{Event, Labelled, Optimizer, Trained, Training, TrainingConfig};
+use nocebo_graph::weights::{self, KeyMap};
 use nocebo_graph::zoo::{self, Blueprint};
 use nocebo_graph::{Device, Graph, onnx};
 
 use crate::arguments::{Global, OptimizerName, Schedule, Train};
 use crate::failure::{Failure, Kind, OrFail};
+use crate::figures::{self, Measure};
 use crate::load;
 use crate::progress::{bar, note};
+
+/// Share of the quality on validation from which a mask counts as right.
+const RIGHT: f32 = 0.9;
 
 impl Schedule {
     pub(crate) fn config(&self) -> TrainingConfig {
@@ -25,6 +30,8 @@ impl Schedule {
             },
             shift: self.shift,
             flip: self.flip,
+            crop: self.crop,
+            balanced: self.balanced,
             patience: self.patience,
             freeze_batch_norm: self.freeze_batch_norm,
             frozen: self.freeze.clone(),
@@ -37,23 +44,29 @@ pub(crate) fn run(arguments: &Train, global: &Global) -> Result<(), Failure> {
     load::writable(&arguments.out)?;
     let training = load::data(&arguments.data, Split::Train, global)?;
     let validation = load::data(&arguments.data, Split::Validation, global)?;
-    let (graph, spec) = match &arguments.from {
+    let (graph, mut spec) = match &arguments.from {
         Some(path) => load::graph(path, &training)?,
         None => {
             let spec = load::spec_for(&training);
-            (build(&arguments.architecture, &spec, &training, Seed(global.seed)).or_usage()?, spec)
+            let mut graph = build(&arguments.architecture, &spec, &training, Seed(global.seed)).or_usage()?;
+            if let Some(path) = &arguments.weights {
+                let keys = arguments.key_map.as_ref().map(|path| KeyMap::read(path)).transpose().or_load()?;
+                weights::load(&mut graph, path, &keys.unwrap_or_default()).or_load()?;
+            }
+            (graph, spec)
         }
     };
     let trained = train(&graph, &spec, (&training, &validation), &arguments.schedule.config(), global)?;
     let best = &trained.epochs[trained.best_epoch - 1];
-    println!("validation accuracy {:.4} (epoch {} of {})", best.score, best.epoch, trained.epochs.len());
+    let measure = Measure::of(&spec.task, arguments.schedule.balanced > 0);
+    println!("validation {} {:.4} (epoch {} of {})", measure.name(), best.score, best.epoch, trained.epochs.len());
+    if let (Task::Segmentation(task), None) = (&mut spec.task, &arguments.from) {
+        task.tolerance.right = (RIGHT * best.score as f32).max(f32::MIN_POSITIVE);
+        println!("a mask counts as right from a mean Dice of {:.3} on, {RIGHT} of that", task.tolerance.right);
+    }
     if let Some(test) = load::optional_data(&arguments.data, Split::Test, global)? {
         let model = load::model(trained.graph.clone(), spec.clone(), global)?.model;
-        println!(
-            "test accuracy       {:.4} ({} samples)",
-            accuracy(model.as_ref(), &test).or_incomplete()?,
-            test.len()
-        );
+        figures::print(model.as_ref(), &test).or_incomplete()?;
     }
     save(trained.graph, &spec, &arguments.out)?;
     println!("wrote {}", arguments.out.display());
@@ -74,7 +87,7 @@ pub(crate) fn build(
     )
 }
 
-/// Trains on clean samples and keeps the epoch with the best validation accuracy.
+/// Trains on clean samples and keeps the epoch with the best validation result.
 pub(crate) fn train(
     graph: &Graph,
     spec: &ModelSpec,
@@ -90,7 +103,7 @@ pub(crate) fn train(
         device: &device,
         seed: Seed(global.seed).named("train"),
         perturb: None,
-        score: &mut |model, _| accuracy(model, validation),
+        score: &mut |model, _| Measure::of(&model.spec().task, config.balanced > 0).on(model, validation),
         observe: &mut |event| show(event, &bar, global),
     };
     let trained = run.run(graph, Labelled { samples: training.samples(), labels: training.labels() });
@@ -120,13 +133,6 @@ pub(crate) fn show(event: Event, bar: &indicatif::ProgressBar, global: &Global) 
             note(global, format!("epoch {done}: training loss {loss:.4}, validation score {score:.4}{mark}"));
         }),
     }
-}
-
-/// Share of the samples that the model decides right.
-pub(crate) fn accuracy(model: &dyn DifferentiableModel, data: &Dataset) -> Result<f64, nocebo_core::Error> {
-    let outputs = model.outputs(data.samples())?;
-    let decided = outputs.rows().map(|logits| model.spec().task.decide(logits));
-    Ok(decided.zip(data.labels()).filter(|(decision, label)| decision == *label).count() as f64 / data.len() as f64)
 }
 
 /// Writes a graph with its spec.

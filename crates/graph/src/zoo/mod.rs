@@ -157,6 +157,11 @@ pub fn names() -> impl Iterator<Item = &'static str> {
     ZOO.iter().map(|(name, ..)| *name)
 }
 
+/// Whether the network of this name segments: its task is a segmentation.
+pub fn segments(name: &str) -> bool {
+    ZOO.iter().any(|(known, _, answer)| *known == name && *answer == Answer::Place)
+}
+
 /// The network of this name with random weights; normalisation is its first layer, and its spec its metadata where it
 /// decides what the task asks.
 ///
