@@ -4,7 +4,7 @@
 //! x' = clip(x + t·range·u),  u ~ N(0, 1) or U[−1, 1] for each element;  t the least in (0, 1] that reaches the goal
 //! ```
 //!
-//! Source: the noise battery of Survey: [6], as in Foolbox.
+//! Source: the noise battery of Survey: \[6\], as in Foolbox.
 //!
 //! Differs from the source: one draw of u is scaled, so that t has a least value; several draws are tried and the nearest
 //! point is returned.

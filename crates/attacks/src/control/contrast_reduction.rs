@@ -4,7 +4,7 @@
 //! x' = (1 − t)·x + t·grey,  grey = lower + g·(upper − lower);  t the least in (0, 1] that reaches the goal
 //! ```
 //!
-//! Source: the noise battery of Survey: [6], as in Foolbox.
+//! Source: the noise battery of Survey: \[6\], as in Foolbox.
 //!
 //! Differs from the source: the search is by doublings and bisection.
 

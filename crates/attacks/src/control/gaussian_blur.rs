@@ -4,7 +4,7 @@
 //! x' = blur of x with standard deviation σ along every axis of time or space;  σ the least that reaches the goal
 //! ```
 //!
-//! Source: the noise battery of Survey: [6], as in Foolbox.
+//! Source: the noise battery of Survey: \[6\], as in Foolbox.
 //!
 //! Differs from the source: the search is by doublings and bisection. Elements outside the region of interest keep their
 //! values, but take part in those of their neighbours.

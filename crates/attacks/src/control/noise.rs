@@ -4,7 +4,7 @@
 //! x' = clip(x + ε·u),  u random on the unit sphere of the norm
 //! ```
 //!
-//! An attack that does not beat it has found nothing but the model's noise tolerance. Survey: [6] (noise battery).
+//! An attack that does not beat it has found nothing but the model's noise tolerance. Survey: \[6\] (noise battery).
 //!
 //! Differs from the source: one draw of full size instead of a line search for the least magnitude that flips.
 

@@ -4,7 +4,7 @@
 //! element i goes to its upper or lower bound, by a coin, where vᵢ < t;  vᵢ ~ U[0, 1)
 //! ```
 //!
-//! Source: the noise battery of Survey: [6], as in Foolbox.
+//! Source: the noise battery of Survey: \[6\], as in Foolbox.
 //!
 //! Differs from the source: one draw of v and the coins is used for all t, so that t has a least value; several draws are
 //! tried and the nearest point is returned.

@@ -7,7 +7,7 @@
 //!
 //! It shows how far a model hangs on single points without any search for the right one. A feature of a table is a pixel.
 //!
-//! Source: the noise battery of Survey: [6], as in Foolbox.
+//! Source: the noise battery of Survey: \[6\], as in Foolbox.
 //!
 //! Differs from the source: pixels are not repeated, and the magnitude is reduced by bisection.
 

@@ -10,7 +10,7 @@
 //! end when ε < 1e-7
 //! ```
 //!
-//! Source: Brendel, Rauber & Bethge, ICLR 2018, arXiv:1712.04248, section 2; step rules of Foolbox 3. Survey: [12].
+//! Source: Brendel, Rauber & Bethge, ICLR 2018, arXiv:1712.04248, section 2; step rules of Foolbox 3. Survey: \[12\].
 //!
 //! Differs from the source: the start is the noise of `walk::starting_points`, moved to the boundary by bisection.
 

@@ -8,7 +8,7 @@
 //!   bisect  back towards x:  L2 on the line to x    Linf on the radius to which the change is clipped
 //! ```
 //!
-//! Source: Chen, Jordan & Wainwright, IEEE S&P 2020, arXiv:1904.02144, algorithm 2. Survey: [93] uses it.
+//! Source: Chen, Jordan & Wainwright, IEEE S&P 2020, arXiv:1904.02144, algorithm 2. Survey: \[93\] uses it.
 //!
 //! Differs from the source: the start is the noise of `walk::starting_points`; the nearest of all adversarial points seen
 //! is returned, not the last; a step that needs more than 60 halvings leaves the point where it is (the source loops for

@@ -5,7 +5,7 @@
 //! α = 1 grey level, N = min(ε + 4, 1.25·ε) steps, ε in grey levels (1/255 of the range)
 //! ```
 //!
-//! Source: Kurakin, Goodfellow & Bengio, arXiv:1607.02533, section 2.2. Survey: [64][66].
+//! Source: Kurakin, Goodfellow & Bengio, arXiv:1607.02533, section 2.2. Survey: \[64\]\[66\].
 //!
 //! Differs from the source: a sample stops at the first point that reaches the goal; N is rounded up, at least 1.
 

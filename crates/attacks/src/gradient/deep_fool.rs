@@ -7,7 +7,7 @@
 //! x' = clip(x + (1 + η)·r),  until the goal is reached
 //! ```
 //!
-//! Source: Moosavi-Dezfooli, Fawzi & Frossard, CVPR 2016, arXiv:1511.04599, algorithm 2 and section 3.3. Survey: [91].
+//! Source: Moosavi-Dezfooli, Fawzi & Frossard, CVPR 2016, arXiv:1511.04599, algorithm 2 and section 3.3. Survey: \[91\].
 //!
 //! Differs from the source: the steps are in the unit of the data, whatever its range; points are clipped to the
 //! bounds at each step, and elements outside the region of interest take no part. Goals with a target head for the

@@ -6,7 +6,7 @@
 //! targeted: L is the log-likelihood of the wanted class, so the step still ascends
 //! ```
 //!
-//! Source: Goodfellow, Shlens & Szegedy, ICLR 2015, arXiv:1412.6572, section 4. Survey: [42].
+//! Source: Goodfellow, Shlens & Szegedy, ICLR 2015, arXiv:1412.6572, section 4. Survey: \[42\].
 //!
 //! Differs from the source: L1 and L0 are ours: the point of ball ∩ bounds where the linearised loss is greatest.
 

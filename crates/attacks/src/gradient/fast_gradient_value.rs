@@ -6,7 +6,7 @@
 //!
 //! The raw gradient, where FGSM takes its sign: large slopes move far, small ones hardly.
 //!
-//! Source: Rozsa, Rudd & Boult, CVPR workshops 2016, arXiv:1605.01775, section 3. Survey: [110].
+//! Source: Rozsa, Rudd & Boult, CVPR workshops 2016, arXiv:1605.01775, section 3. Survey: \[110\].
 //!
 //! Differs from the source: the line search is ours, upwards by doublings and then by bisection.
 

@@ -6,7 +6,7 @@
 //! xₜ₊₁ = Π(xₜ + α·m·∇ₓL / ‖m·∇ₓL‖₂)                       until the goal is reached
 //! ```
 //!
-//! Source: Chen et al. 2018, "FineFool: fine object contour attack via attention". Survey: [23].
+//! Source: Chen et al. 2018, "FineFool: fine object contour attack via attention". Survey: \[23\].
 //!
 //! Differs from the source: the published description of the update could not be read, only that the perturbation is
 //! led by the attention of the network and lies on the contours of the object; the rule above is ours. The attention is

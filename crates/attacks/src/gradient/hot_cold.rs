@@ -6,7 +6,7 @@
 //! hot = the second most likely class, then the third, …
 //! ```
 //!
-//! Source: Rozsa, Rudd & Boult, CVPR workshops 2016, arXiv:1605.01775, section 3. Survey: [110].
+//! Source: Rozsa, Rudd & Boult, CVPR workshops 2016, arXiv:1605.01775, section 3. Survey: \[110\].
 //!
 //! Differs from the source: the weights of w are our reading. Of the set of perturbed inputs the nearest is returned.
 //! The cold class is the one to leave; a goal that names its target has that hot class alone, and a single logit or

@@ -4,7 +4,7 @@
 //! x₀ = x,  xₙ₊₁ = clip(xₙ − α·sign ∇ₓJ(f(xₙ), y_LL)),  y_LL = argminₖ p(k|x)
 //! ```
 //!
-//! Source: Kurakin, Goodfellow & Bengio, arXiv:1607.02533, section 2.3. Survey: [64][66].
+//! Source: Kurakin, Goodfellow & Bengio, arXiv:1607.02533, section 2.3. Survey: \[64\]\[66\].
 //!
 //! Differs from the source: a sample stops at the first point that reaches the goal of the attack, which for an
 //! untargeted goal is any wrong class; a goal that names a target keeps it.

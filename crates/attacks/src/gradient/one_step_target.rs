@@ -6,7 +6,7 @@
 //!
 //! It exists to avoid label leaking: a model trained on FGSM can learn to read the true label off the sign pattern.
 //!
-//! Source: Kurakin, Goodfellow & Bengio, ICLR 2017, arXiv:1611.01236, section 2. Survey: [65].
+//! Source: Kurakin, Goodfellow & Bengio, ICLR 2017, arXiv:1611.01236, section 2. Survey: \[65\].
 //!
 //! Differs from the source: the random class is never the true one; a goal that names a target keeps it.
 

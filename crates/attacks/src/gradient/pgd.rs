@@ -10,7 +10,7 @@
 //! With `loss = "scaled_cross_entropy"` it follows the loss of MIFPE, which keeps its gradient on confident models.
 //!
 //! Source: Madry et al., ICLR 2018, arXiv:1706.06083, section 2.1 (Linf, L2). L1: Tramèr & Boneh 2019,
-//! arXiv:1904.13000. L0: Croce & Hein 2019, arXiv:1909.05040. Survey: [85].
+//! arXiv:1904.13000. L0: Croce & Hein 2019, arXiv:1909.05040. Survey: \[85\].
 //!
 //! Differs from the source: a sample stops at the first point that reaches the goal and later restarts work on the
 //! others; where no point reaches it, the last point is returned. L1 and L2 project onto ball ∩ bounds at once, not

@@ -6,7 +6,7 @@
 //!
 //! The random step leaves the region where a model trained on FGSM masks its gradient.
 //!
-//! Source: Tramèr et al., ICLR 2018, arXiv:1705.07204, section 4. Survey: [124].
+//! Source: Tramèr et al., ICLR 2018, arXiv:1705.07204, section 4. Survey: \[124\].
 //!
 //! Differs from the source: nothing known.
 

@@ -8,7 +8,7 @@
 //! ```
 //!
 //! Source: Papernot et al., EuroS&P 2016, arXiv:1511.07528, algorithms 1 to 3; single elements: Grosse et al.,
-//! arXiv:1606.04435; `either`: Wiyatno & Xu 2018, arXiv:1808.07945. Survey: [96].
+//! arXiv:1606.04435; `either`: Wiyatno & Xu 2018, arXiv:1808.07945. Survey: \[96\].
 //!
 //! Differs from the source: the probabilities of all classes add up to 1, so with softmax β = −α and one gradient
 //! suffices; α is taken as the gradient of the log-odds of t, which ranks the elements alike and does not underflow. Two

@@ -7,7 +7,7 @@
 //! A projected limited-memory BFGS solves each problem; the least c that still succeeds is found by a binary search.
 //!
 //! Source: Szegedy et al., ICLR 2014, arXiv:1312.6199, section 4.1; the binary search is that of `CleverHans`.
-//! Survey: [122].
+//! Survey: \[122\].
 //!
 //! Differs from the source: distances are in the range of the bounds; the solver is a projected L-BFGS with
 //! backtracking, not L-BFGS-B; goals other than a target have J = −log of the probability that the goal is reached

@@ -8,7 +8,7 @@
 //! ```
 //!
 //! Source: Carlini & Wagner, IEEE S&P 2017, arXiv:1608.04644, section VI-B; constants and the number of elements frozen
-//! at once from the authors' code. Survey: [16].
+//! at once from the authors' code. Survey: \[16\].
 //!
 //! Differs from the source: δ is in the range of the bounds; g is the gradient of the margin, as in the paper, where the
 //! code takes that of the whole loss; elements count one by one, not pixels with all their channels.

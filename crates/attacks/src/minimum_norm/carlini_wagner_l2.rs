@@ -8,7 +8,7 @@
 //! A binary search finds the least c that still succeeds: ten times greater until a first success, then halfway.
 //!
 //! Source: Carlini & Wagner, IEEE S&P 2017, arXiv:1608.04644, sections V and VI-A; constants of the authors' code.
-//! Survey: [16].
+//! Survey: \[16\].
 //!
 //! Differs from the source: distances are in the range of the bounds, so that the constants hold for any unit; a
 //! sample that makes no progress ends its search step alone, not when the whole batch stalls; Adam starts anew with

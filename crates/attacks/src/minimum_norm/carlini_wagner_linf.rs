@@ -8,7 +8,7 @@
 //!
 //! It ends when τ falls below a grey level or c has grown too large.
 //!
-//! Source: Carlini & Wagner, IEEE S&P 2017, arXiv:1608.04644, section VI-C; constants of the authors' code. Survey: [16].
+//! Source: Carlini & Wagner, IEEE S&P 2017, arXiv:1608.04644, section VI-C; constants of the authors' code. Survey: \[16\].
 //!
 //! Differs from the source: δ and τ are in the range of the bounds; where elements have a storage step, τ ends there.
 

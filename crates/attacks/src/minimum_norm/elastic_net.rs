@@ -10,7 +10,7 @@
 //! The least c that still succeeds is found as in Carlini & Wagner's attack. Of the points that succeed, the one of
 //! least elastic-net distance `‖·‖₂² + β·‖·‖₁` (EN rule) or of least L1 distance (L1 rule) is returned.
 //!
-//! Source: Chen et al., AAAI 2018, arXiv:1709.04114, algorithm 1. Survey: [21].
+//! Source: Chen et al., AAAI 2018, arXiv:1709.04114, algorithm 1. Survey: \[21\].
 //!
 //! Differs from the source: changes are in the range of the bounds; y is clipped to the bounds; a sample that makes no
 //! progress ends its search step alone.

@@ -7,7 +7,7 @@
 //! G     mean of F·Fᵀ over the region          G* that of the clean sample outside the region (everywhere if none is)
 //! ```
 //!
-//! Source: Duan et al., CVPR 2020, arXiv:2003.08757, section 3. Survey: [31].
+//! Source: Duan et al., CVPR 2020, arXiv:2003.08757, section 3. Survey: \[31\].
 //!
 //! Differs from the source: texture is read by a fixed bank of linear filters where the paper has the features of a
 //! trained network; the style to be taken on is the surroundings of the mask in the same sample, not another image; the

@@ -7,7 +7,7 @@
 //! It is how an attack is made to survive rotation, light and noise, and also how a randomised defence is attacked: then
 //! the transformations are the defence's own.
 //!
-//! Source: Athalye, Engstrom, Ilyas & Kwok, ICML 2018, arXiv:1707.07397, section 2. Survey: [7].
+//! Source: Athalye, Engstrom, Ilyas & Kwok, ICML 2018, arXiv:1707.07397, section 2. Survey: \[7\].
 //!
 //! Differs from the source: the distance of colours that the paper penalises is the threat model's ball here; success is
 //! claimed only where the untransformed sample reaches the goal too.

@@ -6,7 +6,7 @@
 //!
 //! The region of interest is the frame: a skin marker, a ruler, an electrode, a tube or a tag in an X-ray.
 //!
-//! Source: Sharif et al., CCS 2016, doi 10.1145/2976749.2978392, section 4. Survey: [116].
+//! Source: Sharif et al., CCS 2016, doi 10.1145/2976749.2978392, section 4. Survey: \[116\].
 //!
 //! Differs from the source: views are random transformations of one sample instead of several photographs; the gradient
 //! is brought to unit size before it enters the momentum, and a step is a sign step in Linf; κ₁ and κ₂ are ours. The

@@ -5,9 +5,9 @@
 //! gₜ₊₁ = μ·gₜ + ḡₜ/‖ḡₜ‖₁      xₜ₊₁ = clip(xₜ + α·sign(gₜ₊₁))
 //! ```
 //!
-//! Source: our reading of the survey's [36], which makes attacks on fingerprint liveness detectors robust to rotation
+//! Source: our reading of the survey's \[36\], which makes attacks on fingerprint liveness detectors robust to rotation
 //! and flip; the details of its rule are not known to us. The parts are MI-FGSM (Dong et al. 2018, arXiv:1710.06081) and
-//! expectation over transformation (Athalye et al. 2018, arXiv:1707.07397). Survey: [36].
+//! expectation over transformation (Athalye et al. 2018, arXiv:1707.07397). Survey: \[36\].
 //!
 //! Differs from the source: see above.
 

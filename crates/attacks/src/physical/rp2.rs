@@ -5,7 +5,7 @@
 //! M            the region of interest; narrower when asked: where |δ| is greatest after a first search with λ·‖δ‖₁
 //! ```
 //!
-//! Source: Eykholt et al., CVPR 2018, arXiv:1707.08945, section 3. Survey: [34].
+//! Source: Eykholt et al., CVPR 2018, arXiv:1707.08945, section 3. Survey: \[34\].
 //!
 //! Differs from the source: the views of the object are random transformations of one sample instead of photographs, and
 //! the perturbation is not aligned to each of them separately; the weights are ours, for values in fractions of the range.

@@ -6,7 +6,7 @@
 //! ```
 //!
 //! Source: Chen et al. 2022, Medical Image Analysis 82:102597 (adversarial chain; the affine step, with the authors'
-//! ranges: 15°, 0.2, 0.1). Survey: [24].
+//! ranges: 15°, 0.2, 0.1). Survey: \[24\].
 //!
 //! Differs from the source: used as an attack on any model, with several steps and random restarts, stopping at the first
 //! transformation that reaches the goal; the edge is repeated beyond the edge; signals and volumes are served too.

@@ -8,7 +8,7 @@
 //!
 //! Content moves no farther than the greatest velocity, so the bound on v is one on the displacement.
 //!
-//! Source: Chen et al. 2022, Medical Image Analysis 82:102597 (adversarial chain; the morphing step). Survey: [24].
+//! Source: Chen et al. 2022, Medical Image Analysis 82:102597 (adversarial chain; the morphing step). Survey: \[24\].
 //!
 //! Differs from the source: used as an attack on any model, with random restarts, stopping at the first deformation that
 //! reaches the goal; the gradient is divided by its greatest magnitude instead of its length, so that a step does not

@@ -8,7 +8,7 @@
 //! For use on anatomy the flow is also kept within a greatest displacement, and it may not fold: after every step it is
 //! smoothed until the determinant of its Jacobian is above a bound everywhere.
 //!
-//! Source: Xiao et al., ICLR 2018, arXiv:1801.02612, section 3. Survey: [130].
+//! Source: Xiao et al., ICLR 2018, arXiv:1801.02612, section 3. Survey: \[130\].
 //!
 //! Differs from the source: Adam instead of L-BFGS; the two bounds on the flow are ours; of all flows that reach the goal
 //! the smoothest is returned; signals and volumes are served too.

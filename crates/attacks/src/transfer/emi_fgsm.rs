@@ -5,7 +5,7 @@
 //! ḡₜ₊₁ = 1/N Σᵢ ∇L(f(x̄ᵢ), y)      gₜ₊₁ = μ·gₜ + ḡₜ₊₁/‖ḡₜ₊₁‖₁      xₜ₊₁ = clip(xₜ + α·sign(gₜ₊₁))
 //! ```
 //!
-//! Source: Wang et al., BMVC 2021, arXiv:2103.10609, algorithm 1. Survey: [127].
+//! Source: Wang et al., BMVC 2021, arXiv:2103.10609, algorithm 1. Survey: \[127\].
 //!
 //! Differs from the source: ḡₜ is scaled to mean magnitude 1 (L2: length 1) before it is sampled along, so that the
 //! samples lie up to η steps away whatever the scale of the gradient; the public implementations do the same.

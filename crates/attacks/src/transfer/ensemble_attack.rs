@@ -7,7 +7,7 @@
 //! by Adam. The sum over models is an [`Ensemble`](super::ensemble::Ensemble) fused in probabilities, given as the
 //! model; without a target the true class is left instead.
 //!
-//! Source: Liu, Chen, Liu & Song, ICLR 2017, arXiv:1611.02770, sections 2.4 and 2.5. Survey: [79].
+//! Source: Liu, Chen, Liu & Song, ICLR 2017, arXiv:1611.02770, sections 2.4 and 2.5. Survey: \[79\].
 //!
 //! Differs from the source: a ball bounds the change, so λ is 0 unless it is set; the loss is log-odds, which is
 //! ascended alike (see the objectives of the core); the learning rate and the number of steps are ours. The paper's

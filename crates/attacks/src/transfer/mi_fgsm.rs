@@ -7,7 +7,7 @@
 //! Against an [`Ensemble`](super::ensemble::Ensemble) fused in logits it is the attack that won the NIPS 2017
 //! competition.
 //!
-//! Source: Dong et al., CVPR 2018, arXiv:1710.06081, algorithms 1 and 2. Survey: [30].
+//! Source: Dong et al., CVPR 2018, arXiv:1710.06081, algorithms 1 and 2. Survey: \[30\].
 //!
 //! Differs from the source: the gradient is divided by its mean magnitude instead of the sum (as in the authors' code;
 //! the same direction), in L2 by its length; elements outside the region of interest count neither here nor there.

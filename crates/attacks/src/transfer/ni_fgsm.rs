@@ -4,7 +4,7 @@
 //! x̂ₜ = xₜ + α·μ·gₜ      gₜ₊₁ = μ·gₜ + ∇L(f(x̂ₜ), y)/‖∇L‖₁      xₜ₊₁ = clip(xₜ + α·sign(gₜ₊₁))
 //! ```
 //!
-//! Source: Lin et al., ICLR 2020, arXiv:1908.06281, section 3.1. Survey: [78].
+//! Source: Lin et al., ICLR 2020, arXiv:1908.06281, section 3.1. Survey: \[78\].
 //!
 //! Differs from the source: the gradient is divided by its mean magnitude, as in the authors' code, so that α·μ·gₜ is
 //! of the size of a step; in L2, which the paper does not have, by its length.

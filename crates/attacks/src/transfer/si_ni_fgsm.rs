@@ -4,7 +4,7 @@
 //! ḡₜ = 1/m Σᵢ ∇ₓL(f(Sᵢ(x̂ₜ)), y),  Sᵢ(x) = x/2ⁱ,  i = 0 … m−1;  then as NI-FGSM with ḡₜ
 //! ```
 //!
-//! Source: Lin et al., ICLR 2020, arXiv:1908.06281, section 3.2 and algorithm 1. Survey: [78].
+//! Source: Lin et al., ICLR 2020, arXiv:1908.06281, section 3.2 and algorithm 1. Survey: \[78\].
 //!
 //! Differs from the source: values shrink towards the value nearest to zero that the bounds allow
 //! ([`origin`]), which is zero itself for the paper's images.

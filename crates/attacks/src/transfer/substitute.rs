@@ -8,7 +8,7 @@
 //! ```
 //!
 //! Source: Papernot, `McDaniel` & Goodfellow 2016, arXiv:1605.07277, sections 4 and 5 (periodic step, reservoir); Papernot
-//! et al. 2017, arXiv:1602.02697. Survey: [95].
+//! et al. 2017, arXiv:1602.02697. Survey: \[95\].
 //!
 //! Differs from the source: the substitute is a logistic regression, one of the two kinds of the paper; another is
 //! trained by whatever is given to [`Substitute::learn_with`]. The attack on it is MI-FGSM, which takes all its steps; with

@@ -7,7 +7,7 @@
 //!
 //! Elements with a small gradient move by less than a step, so the perturbation has less of the noise of a sign.
 //!
-//! Source: the survey's [51]; the rule is that of the authors' public code. Survey: [51].
+//! Source: the survey's \[51\]; the rule is that of the authors' public code. Survey: \[51\].
 //!
 //! Differs from the source: whether the paper amplifies by more than the division by the mean is not known to us, so
 //! the factor k is a setting that is 1.

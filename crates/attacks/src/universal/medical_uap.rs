@@ -10,7 +10,7 @@
 //! ([`fraction_of_mean_norm`](super::perturbation::fraction_of_mean_norm)): 4 % without a target, 2 % with one.
 //!
 //! Source: Hirano, Minagi & Takemoto, BMC Medical Imaging 21:9, 2021 (with the authors' code); targeted: Hirano &
-//! Takemoto, Algorithms 13:268, 2020. Survey: [53].
+//! Takemoto, Algorithms 13:268, 2020. Survey: \[53\].
 //!
 //! Differs from the source: as for [`uap`](super::uap); α = 0.0024 is in the units of images scaled to a range of 2, so
 //! it is given as 0.0012 of the range.

@@ -10,7 +10,7 @@
 //! of elements that it covers. A narrower threat model is obeyed too, by projection, which spoils the patch.
 //!
 //! Source: Brown et al. 2017, arXiv:1712.09665; as used on medical images by Finlayson et al. 2018, arXiv:1804.05296
-//! (circular, scale 0.1 to 1, rotation to 22.5°, learning rate 5). Survey: [38].
+//! (circular, scale 0.1 to 1, rotation to 22.5°, learning rate 5). Survey: \[38\].
 //!
 //! Differs from the source: the learning rate is theirs for values scaled to [−1, 1], applied to values in any unit;
 //! the patch starts from the middle of the bounds; it stays inside the sample; signals and volumes are served too.

@@ -7,7 +7,7 @@
 //! ```
 //!
 //! Source: Moosavi-Dezfooli et al., CVPR 2017, arXiv:1610.08401, algorithm 1; the inner search is
-//! [`deep_fool`](crate::gradient::deep_fool). Survey: [92].
+//! [`deep_fool`](crate::gradient::deep_fool). Survey: \[92\].
 //!
 //! Differs from the source: the best change over the passes is kept, not the last; with `batch` above 1 the mean of
 //! the inner steps of several samples is taken, which asks the model about all of them at once.

@@ -4,7 +4,7 @@
 //! x′ = clip(x + s·R(t))      min over R   Σₖ L(fₖ(x′), t) + w·‖R(t)‖₂²      by Adam, fₖ the models attacked
 //! ```
 //!
-//! Source: Sarkar et al. 2017, arXiv:1707.01159, section 3.1. Survey: [114].
+//! Source: Sarkar et al. 2017, arXiv:1707.01159, section 3.1. Survey: \[114\].
 //!
 //! Differs from the source: R is linear in the one-hot code of t, so it is one free vector a class, where the paper
 //! has a network that maps the code to an image; the vector lies in the ball of epsilon, which replaces the scale s;
