@@ -1,7 +1,9 @@
 //! All attacks by name.
 
+use schemars::JsonSchema;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde_json::Value as Json;
 
 use nocebo_core::{Attack, AttackInfo, Error};
 
@@ -78,6 +80,7 @@ use crate::universal::upset::{Upset, UpsetConfig};
 struct Entry<A: ?Sized> {
     info: AttackInfo,
     make: fn(toml::Table) -> Result<Made<A>, Error>,
+    schema: fn() -> schemars::Schema,
 }
 
 /// An attack with all its settings, the defaults included.
@@ -89,19 +92,24 @@ struct Made<A: ?Sized> {
 const fn entry<A, C>(info: AttackInfo) -> Entry<dyn Attack>
 where
     A: Attack + TryFrom<C, Error = Error> + 'static,
-    C: DeserializeOwned + Serialize,
+    C: DeserializeOwned + JsonSchema + Serialize,
 {
-    Entry { info, make: |settings| make(settings, |config: C| Ok(Box::new(A::try_from(config)?) as Box<dyn Attack>)) }
+    Entry {
+        info,
+        make: |settings| make(settings, |config: C| Ok(Box::new(A::try_from(config)?) as Box<dyn Attack>)),
+        schema: || schemars::SchemaGenerator::default().into_root_schema_for::<C>(),
+    }
 }
 
 const fn fit_entry<A, C>(info: AttackInfo) -> Entry<dyn FitAttack>
 where
     A: FitAttack + TryFrom<C, Error = Error> + 'static,
-    C: DeserializeOwned + Serialize,
+    C: DeserializeOwned + JsonSchema + Serialize,
 {
     Entry {
         info,
         make: |settings| make(settings, |config: C| Ok(Box::new(A::try_from(config)?) as Box<dyn FitAttack>)),
+        schema: || schemars::SchemaGenerator::default().into_root_schema_for::<C>(),
     }
 }
 
@@ -233,6 +241,68 @@ pub fn resolve(name: &str, settings: toml::Table) -> Result<toml::Table, Error> 
     }
 }
 
+/// One setting of an attack.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Setting {
+    /// Name in TOML; that of a setting inside a table has dots.
+    pub name: String,
+    /// Meaning, unit and allowed range.
+    pub about: String,
+    /// The words it may be, for a choice; empty for anything else.
+    pub choices: Vec<String>,
+    /// Its value when it is left out.
+    pub default: toml::Value,
+}
+
+/// The settings of the attack with this name, of either kind, by name.
+///
+/// All is read from the struct that TOML fills: meaning and range from its doc comments.
+///
+/// # Errors
+///
+/// When there is no such attack.
+///
+/// ```
+/// let settings = nocebo_attacks::settings("pgd")?;
+/// let steps = settings.iter().find(|setting| setting.name == "steps").expect("PGD takes steps");
+/// assert_eq!((steps.default.as_integer(), steps.about.ends_with("at least 1.")), (Some(40), true));
+/// # Ok::<(), nocebo_core::Error>(())
+/// ```
+pub fn settings(name: &str) -> Result<Vec<Setting>, Error> {
+    let schema = match find(FIT_CATALOGUE, name) {
+        Ok(entry) => (entry.schema)(),
+        Err(_) => (find(CATALOGUE, name)?.schema)(),
+    };
+    let mut settings = Vec::new();
+    describe(schema.as_value(), schema.as_value(), &resolve(name, toml::Table::new())?, "", &mut settings);
+    Ok(settings)
+}
+
+/// Appends the properties of `object`, a part of the schema `root`, and those of the tables among them.
+fn describe(root: &Json, object: &Json, defaults: &toml::Table, prefix: &str, settings: &mut Vec<Setting>) {
+    for (name, property) in object["properties"].as_object().into_iter().flatten() {
+        let Some(default) = defaults.get(name) else { continue };
+        let own = property["$ref"].as_str().and_then(|place| root.pointer(place.strip_prefix('#')?));
+        let meaning = own.unwrap_or(property);
+        let name = format!("{prefix}{name}");
+        if let (Some(_), toml::Value::Table(inside)) = (meaning["properties"].as_object(), default) {
+            describe(root, meaning, inside, &format!("{name}."), settings);
+            continue;
+        }
+        let words = meaning["enum"].as_array().into_iter().flatten();
+        let described = meaning["oneOf"].as_array().into_iter().flatten();
+        let choices = words.chain(
+            described.flat_map(|one| [&one["const"]].into_iter().chain(one["enum"].as_array().into_iter().flatten())),
+        );
+        settings.push(Setting {
+            name,
+            about: property["description"].as_str().unwrap_or_default().replace('\n', " "),
+            choices: choices.filter_map(Json::as_str).map(str::to_owned).collect(),
+            default: default.clone(),
+        });
+    }
+}
+
 /// What each attack that learns from samples first is, in the order of the catalogue.
 pub fn fit_infos() -> impl Iterator<Item = AttackInfo> {
     FIT_CATALOGUE.iter().map(|entry| entry.info)
@@ -280,5 +350,25 @@ mod tests {
         assert_eq!(resolve("pgd", toml::toml! { steps = 3 }).unwrap()["restarts"].as_integer(), Some(1));
         let message = build("pdg", toml::Table::new()).err().unwrap().to_string();
         assert!(message.contains("`pdg`") && message.contains("pgd"), "{message}");
+    }
+
+    #[test]
+    fn every_setting_is_described_with_its_range() {
+        for info in infos().chain(fit_infos()) {
+            let settings = settings(info.name).unwrap();
+            let table = resolve(info.name, toml::Table::new()).unwrap();
+            let top: BTreeSet<&str> = settings.iter().filter_map(|setting| setting.name.split('.').next()).collect();
+            assert_eq!(top, table.keys().map(String::as_str).collect(), "{}", info.name);
+            for setting in &settings {
+                assert!(!setting.about.is_empty(), "{}: {}", info.name, setting.name);
+                let number = setting.default.is_integer() || setting.default.is_float();
+                assert!(!number || setting.about.contains([';', ',']), "{}: {setting:?}", info.name);
+                if let Some(word) = setting.default.as_str().filter(|_| !setting.choices.is_empty()) {
+                    assert!(setting.choices.iter().any(|choice| choice == word), "{}: {setting:?}", info.name);
+                }
+            }
+        }
+        let loss = &settings("pgd").unwrap()[0];
+        assert_eq!(loss.choices, ["cross_entropy", "scaled_cross_entropy", "margin", "dlr"]);
     }
 }

@@ -35,4 +35,4 @@ pub mod transfer;
 pub mod transformation;
 pub mod universal;
 
-pub use catalogue::{build, build_fit, fit_infos, infos, resolve};
+pub use catalogue::{build, build_fit, fit_infos, infos, resolve, settings};

@@ -49,7 +49,7 @@ pub(crate) enum Command {
     Audit(Audit),
     /// Perturb samples and write them.
     Attack(Attack),
-    /// List the attacks, or show the settings of one.
+    /// List the attacks, or show one with its settings.
     Attacks(Attacks),
     /// Run any ONNX model on arrays.
     Run(Run),
@@ -220,10 +220,22 @@ pub(crate) struct Attack {
 
 /// Arguments of `attacks`.
 #[derive(Args, Debug)]
+#[command(args_conflicts_with_subcommands = true)]
 pub(crate) struct Attacks {
-    /// Show the settings of this attack.
-    #[arg(value_name = "NAME")]
-    pub(crate) show: Option<String>,
+    /// The same as `show NAME`.
+    pub(crate) name: Option<String>,
+    #[command(subcommand)]
+    pub(crate) show: Option<ShowAttack>,
+}
+
+/// More about one attack.
+#[derive(Debug, Subcommand)]
+pub(crate) enum ShowAttack {
+    /// Show what an attack is, and its settings with meaning, range and default, as TOML.
+    Show {
+        /// Name of the attack.
+        name: String,
+    },
 }
 
 /// Arguments of `run`.

@@ -100,7 +100,11 @@ fn attack_and_harden_write_what_they_say() {
 fn attacks_are_listed_with_their_settings_and_the_doctor_is_content() {
     let folder = tempfile::tempdir().unwrap();
     assert!(succeed(folder.path(), "attacks").contains("Projected gradient descent"));
-    assert!(succeed(folder.path(), "attacks pgd").contains("relative_step_size = "));
+    let shown = succeed(folder.path(), "attacks show pgd");
+    assert!(shown.contains("# Gradient steps of each restart; at least 1.\nsteps = 40"), "{shown}");
+    assert!(shown.contains("\"scaled_cross_entropy\", \"margin\""), "{shown}");
+    assert_eq!(succeed(folder.path(), "attacks pgd"), shown);
+    assert!(shown.parse::<toml::Table>().is_ok());
     assert!(!succeed(folder.path(), "doctor").contains("FAILED"));
 }
 

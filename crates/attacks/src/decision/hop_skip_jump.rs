@@ -15,16 +15,17 @@
 //! ever).
 
 use rand::RngExt;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use nocebo_core::{Attack, AttackInfo, AttackProblem, Error, Knowledge, Norm, Perturbation};
+use nocebo_core::{Attack, AttackInfo, AttackProblem, Error, GoalKind, Knowledge, Norm, Perturbation};
 
 use super::walk::{HALVINGS, Probes, Walk, unit};
 use crate::score::grid::gaussian;
 use crate::score::questions::{along, length, ranges};
 
 /// Settings of [`HopSkipJump`].
-#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct HopSkipJumpConfig {
     /// Rounds of probing, stepping and bisecting; at least 1.
@@ -79,7 +80,9 @@ impl HopSkipJump {
         source: "Chen et al. 2020, arXiv:1904.02144",
         family: "decision",
         norms: &[Norm::L2, Norm::Linf],
+        goals: GoalKind::ALL,
         knowledge: Knowledge::Decisions,
+        cost: "at most queries queries",
         minimum_norm: true,
     };
 }

@@ -11,7 +11,7 @@
 
 use serde::Deserialize;
 
-use nocebo_core::{Attack, AttackInfo, AttackProblem, Error, Knowledge, Norm, Perturbation};
+use nocebo_core::{Attack, AttackInfo, AttackProblem, Error, GoalKind, Knowledge, Norm, Perturbation};
 
 use super::basic_iterative::BasicIterativeConfig;
 use super::target_class::TargetClass;
@@ -37,7 +37,9 @@ impl IterativeLeastLikely {
         source: "Kurakin et al. 2016, arXiv:1607.02533",
         family: "gradient",
         norms: &[Norm::Linf],
+        goals: GoalKind::ALL,
         knowledge: Knowledge::Gradients,
+        cost: "steps gradients, 2 queries",
         minimum_norm: false,
     };
 }

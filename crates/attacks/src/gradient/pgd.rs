@@ -17,18 +17,19 @@
 //! first onto the one and then onto the other. For L0 the step is a fraction of the range of the bounds, not of epsilon
 //! (a count).
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use nocebo_core::{
-    ActiveSet, Attack, AttackInfo, AttackProblem, DifferentiableModel, Error, Goal, GoalObjective, Knowledge, Loss,
-    Norm, Oracle, Perturbation, Samples, Seed, ThreatModel,
+    ActiveSet, Attack, AttackInfo, AttackProblem, DifferentiableModel, Error, Goal, GoalKind, GoalObjective, Knowledge,
+    Loss, Norm, Oracle, Perturbation, Samples, Seed, ThreatModel,
 };
 
 use super::search::Search;
 use super::step::ascend;
 
 /// Settings of [`Pgd`].
-#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct PgdConfig {
     /// Objective to ascend.
@@ -80,7 +81,9 @@ impl Pgd {
         source: "Madry et al. 2018, arXiv:1706.06083",
         family: "gradient",
         norms: &[Norm::L0, Norm::L1, Norm::L2, Norm::Linf],
+        goals: GoalKind::ALL,
         knowledge: Knowledge::Gradients,
+        cost: "restarts · steps gradients, restarts queries",
         minimum_norm: false,
     };
 

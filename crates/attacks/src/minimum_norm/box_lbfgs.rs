@@ -15,9 +15,10 @@
 
 use std::collections::VecDeque;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use nocebo_core::{Attack, AttackInfo, AttackProblem, Error, Knowledge, Loss, Norm, Perturbation, Task};
+use nocebo_core::{Attack, AttackInfo, AttackProblem, Error, GoalKind, Knowledge, Loss, Norm, Perturbation, Task};
 
 use super::constant_search::ConstantSearch;
 use super::frame::{Frame, size};
@@ -32,7 +33,7 @@ const HALVINGS: usize = 20;
 const TOLERANCE: f64 = 1e-9;
 
 /// Settings of [`BoxLbfgs`].
-#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct BoxLbfgsConfig {
     /// Values of c that are tried; at least 1.
@@ -77,7 +78,9 @@ impl BoxLbfgs {
         source: "Szegedy et al. 2014, arXiv:1312.6199",
         family: "minimum_norm",
         norms: &[Norm::L2],
+        goals: GoalKind::ALL,
         knowledge: Knowledge::Gradients,
+        cost: "search_steps · steps gradients",
         minimum_norm: true,
     };
 }

@@ -11,7 +11,7 @@
 
 use serde::Deserialize;
 
-use nocebo_core::{Attack, AttackInfo, AttackProblem, Error, Knowledge, Norm, Perturbation, Samples};
+use nocebo_core::{Attack, AttackInfo, AttackProblem, Error, GoalKind, Knowledge, Norm, Perturbation, Samples};
 
 use super::mi_fgsm::MiFgsmConfig;
 use super::momentum::{Estimate, Momentum, Standing};
@@ -37,7 +37,9 @@ impl NiFgsm {
         source: "Lin et al. 2020, arXiv:1908.06281",
         family: "transfer",
         norms: &[Norm::L2, Norm::Linf],
+        goals: GoalKind::ALL,
         knowledge: Knowledge::Gradients,
+        cost: "steps gradients, 1 query",
         minimum_norm: false,
     };
 }

@@ -18,11 +18,12 @@
 use std::sync::Arc;
 
 use rand::RngExt;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use nocebo_core::{
-    ActiveSet, Attack, AttackInfo, AttackProblem, DifferentiableModel, Error, Goal, GoalObjective, Knowledge, Label,
-    Loss, ModelSpec, Norm, Oracle, Perturbation, Samples, Task, ThreatModel,
+    ActiveSet, Attack, AttackInfo, AttackProblem, DifferentiableModel, Error, Goal, GoalKind, GoalObjective, Knowledge,
+    Label, Loss, ModelSpec, Norm, Oracle, Perturbation, Samples, Task, ThreatModel,
 };
 
 use super::logistic::Logistic;
@@ -32,7 +33,7 @@ use crate::gradient::step::sign;
 use crate::transfer::momentum::mask;
 
 /// Settings of [`Substitute`].
-#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+#[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct SubstituteConfig {
     /// Name in the catalogue of the gradient attack on the substitute.
@@ -52,6 +53,7 @@ pub struct SubstituteConfig {
     /// Learning rate of training, on inputs scaled to [−1, 1]; finite and above 0.
     pub learning_rate: f32,
     /// Settings of the attack.
+    #[schemars(with = "std::collections::BTreeMap<String, serde_json::Value>")]
     pub settings: toml::Table,
 }
 
@@ -116,7 +118,9 @@ impl Substitute {
         source: "Papernot et al. 2016, arXiv:1605.07277",
         family: "transfer",
         norms: &[Norm::L2, Norm::Linf],
+        goals: GoalKind::ALL,
         knowledge: Knowledge::Decisions,
+        cost: "1 query; learning: 1 query a member of the grown set",
         minimum_norm: false,
     };
 
