@@ -55,7 +55,14 @@ use crate::physical::eot::{Eot, EotConfig};
 use crate::physical::masked_patch::{MaskedPatch, MaskedPatchConfig};
 use crate::physical::robust_momentum::{RobustMomentum, RobustMomentumConfig};
 use crate::physical::rp2::{Rp2, Rp2Config};
+use crate::score::bandits::{Bandits, BanditsConfig};
+use crate::score::local_search::{LocalSearch, LocalSearchConfig};
+use crate::score::nes::{Nes, NesConfig};
+use crate::score::one_pixel::{OnePixel, OnePixelConfig};
+use crate::score::simba::{SimBa, SimBaConfig};
+use crate::score::spsa::{Spsa, SpsaConfig};
 use crate::score::square::{Square, SquareConfig};
+use crate::score::zoo::{Zoo, ZooConfig};
 use crate::spatial::affine::{AffineAttack, AffineAttackConfig};
 use crate::spatial::deformation::{Deformation, DeformationConfig};
 use crate::spatial::st_adv::{StAdv, StAdvConfig};
@@ -166,6 +173,13 @@ const CATALOGUE: &[Entry<dyn Attack>] = &[
     entry::<AugmentedLagrangian, AugmentedLagrangianConfig>(AugmentedLagrangian::INFO),
     // score
     entry::<Square, SquareConfig>(Square::INFO),
+    entry::<SimBa, SimBaConfig>(SimBa::INFO),
+    entry::<Nes, NesConfig>(Nes::INFO),
+    entry::<Spsa, SpsaConfig>(Spsa::INFO),
+    entry::<Bandits, BanditsConfig>(Bandits::INFO),
+    entry::<Zoo, ZooConfig>(Zoo::INFO),
+    entry::<OnePixel, OnePixelConfig>(OnePixel::INFO),
+    entry::<LocalSearch, LocalSearchConfig>(LocalSearch::INFO),
     // decision
     entry::<HopSkipJump, HopSkipJumpConfig>(HopSkipJump::INFO),
     entry::<Boundary, BoundaryConfig>(Boundary::INFO),
