@@ -14,6 +14,7 @@ use crate::control::noise::{Noise, NoiseConfig};
 use crate::control::salt_and_pepper::{SaltAndPepper, SaltAndPepperConfig};
 use crate::control::single_pixel::{SinglePixel, SinglePixelConfig};
 use crate::decision::boundary::{Boundary, BoundaryConfig};
+use crate::decision::decision_tree_path::{DecisionTreePath, DecisionTreePathConfig};
 use crate::decision::geoda::{GeoDa, GeoDaConfig};
 use crate::decision::hop_skip_jump::{HopSkipJump, HopSkipJumpConfig};
 use crate::decision::rays::{RayS, RaySConfig};
@@ -214,6 +215,8 @@ const FIT_CATALOGUE: &[Entry<dyn FitAttack>] = &[
     // transfer
     fit_entry::<Admix, AdmixConfig>(Admix::INFO),
     fit_entry::<Substitute, SubstituteConfig>(Substitute::INFO),
+    // decision
+    fit_entry::<DecisionTreePath, DecisionTreePathConfig>(DecisionTreePath::INFO),
     // universal
     fit_entry::<Uap, UapConfig>(Uap::INFO),
     fit_entry::<MedicalUap, MedicalUapConfig>(MedicalUap::INFO),
