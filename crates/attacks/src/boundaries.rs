@@ -95,7 +95,7 @@ impl<'a> Boundaries<'a> {
                 (sign * (logits[index] - thresholds[index]), sign, None)
             }
             // Refused by `Goal::check`.
-            (Label::Findings(_), _) => (0.0, 0.0, None),
+            (Label::Findings(_) | Label::Mask(_), _) => (0.0, 0.0, None),
         }
     }
 }

@@ -23,6 +23,12 @@ use crate::decision::surfree::{SurFree, SurFreeConfig};
 use crate::fit::FitAttack;
 use crate::frequency::low_frequency::{LowFrequency, LowFrequencyConfig};
 use crate::frequency::vafa::{Vafa, VafaConfig};
+use crate::generative::adv_gan::{AdvGan, AdvGanConfig};
+use crate::generative::angri::{Angri, AngriConfig};
+use crate::generative::atn::{Atn, AtnConfig};
+use crate::generative::gap::{Gap, GapConfig};
+use crate::generative::natural_gan::{NaturalGan, NaturalGanConfig};
+use crate::generative::one_class::{OneClass, OneClassConfig};
 use crate::gradient::auto_pgd::{AutoPgd, AutoPgdConfig};
 use crate::gradient::auto_pgd_targeted::{AutoPgdTargeted, AutoPgdTargetedConfig};
 use crate::gradient::basic_iterative::{BasicIterative, BasicIterativeConfig};
@@ -223,6 +229,13 @@ const FIT_CATALOGUE: &[Entry<dyn FitAttack>] = &[
     fit_entry::<SgdUap, SgdUapConfig>(SgdUap::INFO),
     fit_entry::<Upset, UpsetConfig>(Upset::INFO),
     fit_entry::<Patch, PatchConfig>(Patch::INFO),
+    // generative
+    fit_entry::<Atn, AtnConfig>(Atn::INFO),
+    fit_entry::<Angri, AngriConfig>(Angri::INFO),
+    fit_entry::<AdvGan, AdvGanConfig>(AdvGan::INFO),
+    fit_entry::<NaturalGan, NaturalGanConfig>(NaturalGan::INFO),
+    fit_entry::<OneClass, OneClassConfig>(OneClass::INFO),
+    fit_entry::<Gap, GapConfig>(Gap::INFO),
 ];
 
 /// What each attack is, in the order of the catalogue.
@@ -243,6 +256,9 @@ pub fn infos() -> impl Iterator<Item = AttackInfo> {
 /// # Ok::<(), nocebo_core::Error>(())
 /// ```
 pub fn build(name: &str, settings: toml::Table) -> Result<Box<dyn Attack>, Error> {
+    if learns(name) {
+        return Err(Error::unsupported(format!("attack `{name}` here"), "it must learn from samples first"));
+    }
     Ok((find(CATALOGUE, name)?.make)(settings)?.attack)
 }
 
@@ -252,9 +268,10 @@ pub fn build(name: &str, settings: toml::Table) -> Result<Box<dyn Attack>, Error
 ///
 /// As [`build`].
 pub fn resolve(name: &str, settings: toml::Table) -> Result<toml::Table, Error> {
-    match find(FIT_CATALOGUE, name) {
-        Ok(entry) => Ok((entry.make)(settings)?.settings),
-        Err(_) => Ok((find(CATALOGUE, name)?.make)(settings)?.settings),
+    if learns(name) {
+        Ok((find(FIT_CATALOGUE, name)?.make)(settings)?.settings)
+    } else {
+        Ok((find(CATALOGUE, name)?.make)(settings)?.settings)
     }
 }
 
@@ -320,6 +337,11 @@ fn describe(root: &Json, object: &Json, defaults: &toml::Table, prefix: &str, se
     }
 }
 
+/// Whether the attack of this name must learn from samples first.
+pub fn learns(name: &str) -> bool {
+    fit_infos().any(|info| info.name == name)
+}
+
 /// What each attack that learns from samples first is, in the order of the catalogue.
 pub fn fit_infos() -> impl Iterator<Item = AttackInfo> {
     FIT_CATALOGUE.iter().map(|entry| entry.info)
@@ -342,7 +364,7 @@ pub fn build_fit(name: &str, settings: toml::Table) -> Result<Box<dyn FitAttack>
 
 fn find<A: ?Sized>(catalogue: &'static [Entry<A>], name: &str) -> Result<&'static Entry<A>, Error> {
     catalogue.iter().find(|entry| entry.info.name == name).ok_or_else(|| {
-        let known = catalogue.iter().map(|entry| entry.info.name).collect::<Vec<_>>().join(", ");
+        let known = infos().chain(fit_infos()).map(|info| info.name).collect::<Vec<_>>().join(", ");
         Error::unsupported(format!("attack `{name}`"), format!("known attacks are {known}"))
     })
 }
@@ -350,7 +372,50 @@ fn find<A: ?Sized>(catalogue: &'static [Entry<A>], name: &str) -> Result<&'stati
 #[cfg(test)]
 mod tests {
     use super::*;
+    use nocebo_core::{Goal, GoalKind, Label, Model, Norm, Samples, Seed, ThreatModel};
+    use nocebo_testkit::suite;
     use std::collections::BTreeSet;
+
+    #[test]
+    fn every_attack_bears_a_segmentation_or_refuses_it() {
+        let (model, samples) = (suite::linear_segmentation(), suite::ct_samples().select(&[0, 1]));
+        let targets: Vec<Label> = suite::decided(&model, &samples);
+        let inverted = |label: &Label| match label {
+            Label::Mask(mask) => Label::Mask(mask.iter().map(|class| 1 - class).collect()),
+            other => other.clone(),
+        };
+        let labels: Vec<Label> = targets.iter().map(inverted).collect();
+        let goals = [
+            Goal::Untargeted { labels: targets.clone() },
+            Goal::Targeted { labels: targets, targets: labels },
+            Goal::FalseNegative { finding: 1 },
+        ];
+        let mut reached = BTreeSet::new();
+        for info in infos() {
+            let norm = *info.norms.last().unwrap();
+            let epsilon = if norm == Norm::Linf { 250.0 } else { 900.0 };
+            let threat = ThreatModel::new(norm, epsilon, suite::ct_domain()).unwrap().with_query_limit(200);
+            let attack = build(info.name, toml::Table::new()).unwrap();
+            for goal in &goals {
+                match attack.run(&model, &samples, goal, &threat, Seed(1)) {
+                    Ok(outcome) if outcome.success.iter().all(|success| *success) => drop(reached.insert(info.name)),
+                    Ok(_) | Err(Error::Unsupported { .. }) => {}
+                    Err(error) => panic!("{}: {error}", info.name),
+                }
+            }
+        }
+        for name in ["fgsm", "bim", "pgd", "apgd", "square", "mi-fgsm", "boundary"] {
+            assert!(reached.contains(name), "{name} is not among {reached:?}");
+        }
+        let refused = |name: &str| {
+            let attack = build(name, toml::Table::new()).unwrap();
+            let threat = ThreatModel::new(attack.info().norms[0], 250.0, suite::ct_domain()).unwrap();
+            attack.run(&model, &samples, &goals[0], &threat, Seed(1)).unwrap_err().to_string()
+        };
+        for name in ["deepfool", "apgd-t", "illc"] {
+            assert!(refused(name).contains("not supported"), "{name}");
+        }
+    }
 
     #[test]
     fn names_are_unique_and_every_default_builds() {
@@ -366,7 +431,9 @@ mod tests {
         }
         assert_eq!(resolve("pgd", toml::toml! { steps = 3 }).unwrap()["restarts"].as_integer(), Some(1));
         let message = build("pdg", toml::Table::new()).err().unwrap().to_string();
-        assert!(message.contains("`pdg`") && message.contains("pgd"), "{message}");
+        assert!(message.contains("`pdg`") && message.contains("pgd") && message.contains("uap"), "{message}");
+        let message = build("uap", toml::Table::new()).err().unwrap().to_string();
+        assert!(message.contains("learn"), "{message}");
     }
 
     #[test]
@@ -386,6 +453,8 @@ mod tests {
             }
         }
         let loss = &settings("pgd").unwrap()[0];
-        assert_eq!(loss.choices, ["cross_entropy", "scaled_cross_entropy", "margin", "dlr"]);
+        assert!(
+            loss.choices.starts_with(&["cross_entropy", "scaled_cross_entropy", "margin", "dlr"].map(str::to_owned))
+        );
     }
 }

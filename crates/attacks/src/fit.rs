@@ -51,6 +51,7 @@ pub trait FitAttack: Send + Sync {
         threat.domain().check(samples)?;
         goal.check(&model.spec().task, samples.len())?;
         let oracle = Oracle::new(model, None);
+        let threat = &threat.clone().finite();
         self.learn(&AttackProblem { oracle: &oracle, inputs: samples, goal, threat, seed: seed.named(info.name) })
     }
 }

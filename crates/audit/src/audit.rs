@@ -17,7 +17,7 @@ use crate::metrics::{DecisionMetrics, Subjects, ThreatResult};
 use crate::probe::{probe, probe_afterwards};
 use crate::records::{self, RecordSubjects};
 use crate::report::{self, ReportEntry};
-use crate::request::{AuditGoal, Checked, Provenance, Threat};
+use crate::request::{AuditGoal, Checked, LearnedFrom, Provenance, Threat};
 use crate::{AttackEntry, AuditError, AuditRequest};
 
 /// Version of the layout of `audit.json`.
@@ -139,6 +139,9 @@ pub struct AttackSummary {
     pub control: bool,
     /// Its settings.
     pub settings: serde_json::Value,
+    /// What it learned from, where it learns first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub learned_from: Option<LearnedFrom>,
 }
 
 /// Settings that do not change results.
@@ -254,11 +257,13 @@ impl Audit {
     }
 
     /// The threat that headlines are about: the middle budget of the first norm (of an even number the greater), because
-    /// budgets reach from those that change nothing to those that must bring everything down.
+    /// budgets reach from those that change nothing to those that must bring everything down. An infinite budget only
+    /// where there is no other.
     pub fn headline(&self) -> Option<&ThreatResult> {
         let norm = self.threats.first()?.norm;
         let budgets: Vec<&ThreatResult> = self.threats.iter().filter(|threat| threat.norm == norm).collect();
-        budgets.get(budgets.len() / 2).copied()
+        let finite = budgets.iter().filter(|threat| threat.epsilon.is_finite()).count();
+        budgets.get(finite / 2).copied()
     }
 }
 
@@ -275,21 +280,23 @@ fn carry_out(
     let (runs, skipped) = evaluate::plan(attacks, &checked.threats);
     let grid = evaluate::evaluate(checked, &runs, &clean, &outputs, folder, observer)?;
     probe_afterwards(checked, &outputs, &clean, &grid.cells, &mut probe)?;
-    let records = records::encode(RecordSubjects { data, clean: &clean }, &grid.cells.iter().collect::<Vec<_>>())?;
+    let recorded = RecordSubjects { data, labels: &checked.labels, clean: &clean };
+    let records = records::encode(recorded, &grid.cells.iter().collect::<Vec<_>>())?;
     let examples = examples(checked, &runs, &clean, &grid.cells)?;
 
     let subjects = Subjects {
-        labels: &data.labels,
+        task: &spec.task,
+        labels: &checked.labels,
         clean: &clean,
         class_names: &spec.class_names,
         finding: checked.finding,
         domain: &data.domain,
     };
     let unlimited: Vec<&str> =
-        attacks.iter().filter(|entry| entry.attack.info().minimum_norm).map(|entry| entry.name.as_str()).collect();
+        attacks.iter().filter(|entry| entry.info().minimum_norm).map(|entry| entry.name.as_str()).collect();
     let decisions = subjects.clean_decisions();
     let threats = subjects.threats(&checked.threats, &grid.cells, &unlimited);
-    let majority_share = evaluate::majority_share(&data.labels);
+    let majority_share = evaluate::majority_share(&spec.task, &data.labels);
     let findings = findings(&Evidence {
         attacks,
         cells: &grid.cells,
@@ -356,7 +363,7 @@ fn data_summary(checked: &Checked<'_>, clean: &Clean) -> DataSummary {
 }
 
 fn attack_summary(entry: &AttackEntry) -> AttackSummary {
-    let info = entry.attack.info();
+    let info = entry.info();
     AttackSummary {
         name: entry.name.clone(),
         title: info.title.to_owned(),
@@ -372,6 +379,7 @@ fn attack_summary(entry: &AttackEntry) -> AttackSummary {
         minimum_norm: info.minimum_norm,
         control: entry.is_control(),
         settings: entry.settings.clone(),
+        learned_from: entry.learned_from().cloned(),
     }
 }
 
@@ -386,7 +394,7 @@ fn examples(
     clean: &Clean,
     cells: &[Cell],
 ) -> Result<Vec<Example>, AuditError> {
-    let AuditRequest { model, data, settings, .. } = checked.request;
+    let AuditRequest { model, settings, .. } = checked.request;
     let names = &model.spec().class_names;
     // One list a label; in each the samples that took least stand last.
     let mut lists: Vec<(&Label, Vec<(usize, &Cell)>)> = Vec::new();
@@ -395,7 +403,7 @@ fn examples(
         let stored = |cell: &Cell| cell.rows[position].as_ref().is_some_and(|row| row.success_stored);
         let cheaper = |a: &&Cell, b: &&Cell| (!stored(a)).cmp(&!stored(b)).then(a.epsilon.total_cmp(&b.epsilon));
         let Some(cell) = cells.iter().filter(felled).min_by(cheaper) else { continue };
-        let label = &data.labels[position];
+        let label = &checked.labels[position];
         match lists.iter_mut().find(|(known, _)| *known == label) {
             Some((_, list)) => list.push((position, cell)),
             None => lists.push((label, vec![(position, cell)])),
@@ -434,16 +442,17 @@ fn example(
     let inputs = data.samples.select(&[position]);
     let goal = checked.goal.select(&[position]);
     let threat = run.threat(&data.domain, run.epsilon, settings.query_limit)?;
-    let outcome = run.entry.attack.run(model, &inputs, &goal, &threat, settings.seed).map_err(|source| {
-        AuditError::Attack { attack: cell.attack.clone(), norm: cell.norm, epsilon: run.epsilon, source }
-    })?;
+    let outcome =
+        run.attack(checked).and_then(|attack| attack.run(model, &inputs, &goal, &threat, settings.seed)).map_err(
+            |source| AuditError::Attack { attack: cell.attack.clone(), norm: cell.norm, epsilon: run.epsilon, source },
+        )?;
     let name = |label| report::decision_name(label, names);
     Ok(Some(Example {
         sample: inputs.indices()[0],
         attack: cell.attack.clone(),
         norm: cell.norm,
         epsilon: cell.epsilon,
-        label: name(&data.labels[position]),
+        label: name(&checked.labels[position]),
         clean_decision: name(&clean.decisions[position]),
         perturbed_decision: row.decision.as_ref().map_or_else(|| "not finite".to_owned(), name),
         pair: Samples::new([inputs.values(), outcome.perturbed_inputs.values()].concat(), inputs.shape())?,
@@ -521,6 +530,45 @@ mod tests {
     }
 
     #[test]
+    fn masks_are_judged_by_their_overlap() {
+        let mut data = toy::data(&[0.0; 3]);
+        data.samples
+            .values_mut()
+            .copy_from_slice(&[100.0, 100.0, 150.0, 150.0, 126.0, 127.0, 130.0, 131.0, 200.0, 200.0, 10.0, 10.0]);
+        data.labels = vec![Label::Mask(vec![0, 0, 1, 1]); 3];
+        let built = |text: &str, name: &str| {
+            let settings: toml::Table = text.parse().unwrap();
+            let attack = nocebo_attacks::build(name, settings).unwrap();
+            AttackEntry::new(name, serde_json::json!({}), attack)
+        };
+        let attacks = [built("", "fgsm"), built("", "pgd"), built("loss = \"dice\"", "apgd"), built("", "noise")];
+        let found = audit_of(&toy::Pixels::new(), &data, &attacks, &toy::settings(&[1.0, 5.0, 40.0])).unwrap();
+        let audit = &found.audit;
+        assert_eq!((hits(audit.clean.accuracy), audit.majority_share, audit.data.attacked), ((2, 3), 0.0, 2));
+        let dices = |metrics: &DecisionMetrics| -> Vec<f64> {
+            let overlaps = metrics.overlaps.as_ref().unwrap();
+            assert_eq!((overlaps[0].class.as_str(), overlaps.len()), ("outside", 2));
+            overlaps.iter().map(|overlap| overlap.dice.unwrap()).collect()
+        };
+        // The third is wrong everywhere by itself; the second falls by 5 levels, the first by 40.
+        assert_eq!(dices(&audit.clean), [2.0 / 3.0; 2]);
+        let at = |threat: usize| (dices(&audit.threats[threat].worst_case.decisions), threat);
+        assert_eq!(at(1).0, [1.0 / 3.0; 2]);
+        assert_eq!(at(2).0, [0.0; 2]);
+        for (threat, standing) in audit.threats.iter().zip([2, 1, 0]) {
+            assert_eq!(hits(threat.worst_case.robust_accuracy), (standing, 3), "{}", threat.epsilon);
+            assert_eq!(hits(threat.worst_case.robust_accuracy_stored), (standing, 3), "{}", threat.epsilon);
+            for cell in threat.cells.iter().filter(|cell| !cell.control) {
+                assert_eq!(hits(cell.robust_accuracy), (standing, 3), "{} {}", cell.attack, threat.epsilon);
+            }
+        }
+        let read = records::decode(found.records.clone()).unwrap();
+        assert_eq!(read, found.cells);
+        let html = report::html(&[ReportEntry { name: "m", audit, examples: &[] }]).unwrap();
+        assert!(html.contains("Dice") && html.contains("outside"));
+    }
+
+    #[test]
     fn half_a_grey_level_does_not_survive_storage() {
         // Means 128.25 and 127.75: both fall at 0.5, and neither does when the file stores whole levels.
         let mut data = toy::data(&[128.0, 128.0]);
@@ -550,7 +598,7 @@ mod tests {
         struct Fading;
         impl nocebo_core::Attack for Fading {
             fn info(&self) -> nocebo_core::AttackInfo {
-                ToyAttack::entry("fading", Behaviour::SignSteps(1)).attack.info()
+                ToyAttack::entry("fading", Behaviour::SignSteps(1)).info()
             }
             fn perturb(
                 &self,
@@ -558,7 +606,7 @@ mod tests {
             ) -> Result<nocebo_core::Perturbation, nocebo_core::Error> {
                 let behaviour =
                     if problem.threat.epsilon() > 10.0 { Behaviour::Backwards(1) } else { Behaviour::SignSteps(1) };
-                ToyAttack::entry("", behaviour).attack.perturb(problem)
+                ToyAttack { behaviour, knowledge: Knowledge::Gradients, norms: &[Norm::Linf] }.perturb(problem)
             }
         }
         let attacks = [AttackEntry::new("fading", serde_json::Value::Null, Box::new(Fading))];
@@ -570,6 +618,80 @@ mod tests {
         let growth = found.audit.findings.iter().find(|finding| finding.id == "success_grows_with_epsilon").unwrap();
         assert_eq!(growth.status, Status::Fail);
         assert!(!found.audit.evaluation_is_strong);
+    }
+
+    /// Learns nothing, and counts how often and from how many samples.
+    struct Pupil(std::sync::Arc<Mutex<Vec<(f32, usize)>>>);
+
+    impl nocebo_attacks::fit::FitAttack for Pupil {
+        fn info(&self) -> nocebo_core::AttackInfo {
+            ToyAttack::entry("pupil", Behaviour::SignSteps(1)).info()
+        }
+
+        fn learn(
+            &self,
+            problem: &nocebo_core::AttackProblem<'_>,
+        ) -> Result<Box<dyn nocebo_core::Attack>, nocebo_core::Error> {
+            self.0.lock().unwrap().push((problem.threat.epsilon(), problem.inputs.len()));
+            let behaviour = Behaviour::SignSteps(1);
+            Ok(Box::new(ToyAttack { behaviour, knowledge: Knowledge::Gradients, norms: &[Norm::Linf] }))
+        }
+    }
+
+    #[test]
+    fn an_attack_learns_once_a_budget_from_samples_that_the_goal_is_about() {
+        let lessons = std::sync::Arc::new(Mutex::new(Vec::new()));
+        let entry = |means: &[f32]| {
+            let set = toy::data(means);
+            let set = std::sync::Arc::new(crate::LearningSet::new("train", set.samples, set.labels));
+            AttackEntry::learning("pupil", serde_json::Value::Null, Box::new(Pupil(lessons.clone())), set)
+        };
+        let settings = AuditSettings {
+            batch_size: 1,
+            include_images: 2,
+            goal: AuditGoal::FalseNegative { finding: 1 },
+            ..toy::settings(&[2.0, f32::INFINITY])
+        };
+        let found = audit_of(&Mean::new(), &toy::ten(), &[entry(&[126.0, 130.0, 132.0])], &settings).unwrap();
+        assert_eq!(*lessons.lock().unwrap(), [(2.0, 2), (255.0, 2)]);
+        assert!(found.audit.threats[1].worst_case.attack_success_rate.hits > 0);
+        let learned = found.audit.attacks[0].learned_from.as_ref().unwrap();
+        assert_eq!((learned.name.as_str(), learned.samples, learned.sha256.len()), ("train", 3, 64));
+
+        // 127 is the first of the judged samples.
+        let error = audit_of(&Mean::new(), &toy::ten(), &[entry(&[126.0, 127.0])], &settings).unwrap_err().to_string();
+        assert!(error.contains("none that is judged") && error.contains("sample 101 of train"), "{error}");
+    }
+
+    #[test]
+    fn an_infinite_budget_is_judged_written_and_read_but_no_headline() {
+        let folder = tempfile::tempdir().unwrap();
+        let attacks = [
+            ToyAttack::entry("least", Behaviour::LeastChange),
+            ToyAttack::entry("pgd", Behaviour::SignSteps(10)),
+            ToyAttack::entry(crate::CONTROL, Behaviour::Noise),
+        ];
+        let settings = AuditSettings {
+            gates: vec!["attack_success_rate(linf:inf) >= 0.6".parse().unwrap()],
+            ..toy::settings(&[4.0, f32::INFINITY])
+        };
+        let (model, data, provenance) = (Mean::new(), toy::ten(), toy::provenance());
+        let found = run(request(&model, &data, &attacks, &settings, &provenance), folder.path(), &()).unwrap();
+        let [four, unlimited] = &found.audit.threats[..] else { panic!() };
+        assert_eq!((hits(four.worst_case.robust_accuracy).0, hits(unlimited.worst_case.robust_accuracy).0), (4, 0));
+        assert!(unlimited.cells.iter().all(|cell| cell.not_finite == 0 && cell.outside_threat == 0));
+        assert!(found.audit.gates_passed());
+        assert_eq!(found.audit.headline().unwrap().epsilon, 4.0);
+        assert_eq!(Audit::read(folder.path()).unwrap(), found.audit);
+        let runs: Vec<&str> = found.audit.timings.runs.iter().map(|run| run.run.as_str()).collect();
+        assert_eq!(runs, ["least linf, least change", "pgd linf:4", "pgd linf:inf", "noise linf:4", "noise linf:inf"]);
+        let again = run(request(&model, &data, &attacks, &settings, &provenance), folder.path(), &()).unwrap();
+        assert_eq!(again.cells, found.cells);
+        let html = std::fs::read_to_string(folder.path().join(REPORT)).unwrap();
+        assert!(html.contains("linf:inf") && !html.contains("NaN"));
+        let only = toy::settings(&[f32::INFINITY]);
+        let found = audit_of(&model, &data, &attacks, &only).unwrap();
+        assert!(found.audit.headline().is_some());
     }
 
     #[test]

@@ -1,12 +1,14 @@
 //! What is kept of each sample under each attack.
 
-use nocebo_core::{Label, Norm, Queries};
+use nocebo_core::{Label, Norm, Overlap, Queries, Task};
 
 /// The model on the clean samples.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Clean {
-    /// Decision for each sample.
+    /// Decision for each sample, a mask [in brief](in_brief).
     pub decisions: Vec<Label>,
+    /// For a segmentation, how far each decision agrees with the truth, class by class.
+    pub overlaps: Option<Vec<Vec<Overlap>>>,
     /// Margin objective of the goal: above 0 where the goal is reached without an attack.
     pub margins: Vec<f32>,
     /// Whether the goal is about the sample.
@@ -69,8 +71,10 @@ pub struct Attacked {
     pub success: bool,
     /// The same for the point as it would be stored.
     pub success_stored: bool,
-    /// Decision at the returned point; none where the output is not finite.
+    /// Decision at the returned point, a mask [in brief](in_brief); none where the output is not finite.
     pub decision: Option<Label>,
+    /// For a segmentation, how far that decision agrees with the truth, class by class.
+    pub overlaps: Option<Vec<Overlap>>,
     /// Margin objective of the goal at the returned point.
     pub margin: Option<f32>,
     /// L0, L1, L2 and Linf distance of the returned point from the clean sample.
@@ -96,6 +100,22 @@ impl Attacked {
     pub fn distance(&self, norm: Norm) -> Option<f64> {
         let place = NORMS.iter().position(|known| *known == norm)?;
         self.distances.map(|distances| distances[place])
+    }
+}
+
+/// A label or decision as it is kept: of a mask, whether each class is present.
+pub fn in_brief(task: &Task, label: &Label) -> Label {
+    match label {
+        Label::Mask(_) => Label::Findings((0..task.classes()).map(|class| task.has_finding(label, class)).collect()),
+        Label::Class(_) | Label::Findings(_) => label.clone(),
+    }
+}
+
+/// How far a mask agrees with the truth, class by class; none where they are no masks.
+pub(crate) fn overlaps(task: &Task, truth: &Label, decision: &Label) -> Option<Vec<Overlap>> {
+    match (task, truth, decision) {
+        (Task::Segmentation(task), Label::Mask(truth), Label::Mask(decision)) => Some(task.overlaps(truth, decision)),
+        _ => None,
     }
 }
 

@@ -44,6 +44,7 @@ pub(crate) fn sha256_of_data(samples: &Samples, labels: &[Label], outputs: &Samp
         match label {
             Label::Class(class) => number(*class as u64),
             Label::Findings(found) => found.iter().for_each(|&found| number(u64::from(found))),
+            Label::Mask(mask) => mask.iter().for_each(|&class| number(u64::from(class))),
         }
     }
     for batch in [samples, outputs] {

@@ -1,18 +1,20 @@
 //! The grid of cells: every attack at every budget, re-checked by the audit itself.
 
+use std::sync::OnceLock;
 use std::time::Instant;
 
 use nocebo_core::{
-    AttackOutcome, Domain, Error, Goal, GoalObjective, Label, Loss, Norm, Outputs, Queries, Samples, Task, ThreatModel,
+    Attack, AttackOutcome, Domain, Error, Goal, GoalObjective, Label, Loss, Norm, Outputs, Queries, Samples, Task,
+    ThreatModel,
 };
 use rayon::prelude::*;
 use serde::Serialize;
 
-use crate::cell::{Attacked, Cell, Clean, NORMS, Trace};
+use crate::cell::{Attacked, Cell, Clean, NORMS, Trace, in_brief, overlaps};
 use crate::digest::{sha256, sha256_of_data};
 use crate::folder::AuditFolder;
 use crate::records::{self, RecordSubjects};
-use crate::request::{AttackEntry, AuditGoal, Checked, InputFile, Threat};
+use crate::request::{AttackEntry, AuditGoal, Checked, InputFile, LearnedFrom, Method, Threat};
 use crate::watch::Watched;
 use crate::{AuditError, AuditRequest};
 
@@ -81,16 +83,40 @@ pub(crate) struct Run<'a> {
     pub(crate) norm: Norm,
     pub(crate) epsilon: f32,
     pub(crate) judged: Vec<f32>,
+    learned: OnceLock<Box<dyn Attack>>,
 }
 
-impl Run<'_> {
+impl<'a> Run<'a> {
+    pub(crate) fn new(entry: &'a AttackEntry, norm: Norm, epsilon: f32, judged: Vec<f32>) -> Self {
+        Self { entry, norm, epsilon, judged, learned: OnceLock::new() }
+    }
+
     /// Attack, norm and budget, as in `pgd linf:4`.
     pub(crate) fn name(&self) -> String {
-        if self.epsilon.is_finite() {
-            format!("{} {}:{}", self.entry.name, self.norm, self.epsilon)
-        } else {
+        if self.entry.info().minimum_norm {
             format!("{} {}, least change", self.entry.name, self.norm)
+        } else {
+            format!("{} {}:{}", self.entry.name, self.norm, self.epsilon)
         }
+    }
+
+    /// The attack, which learns at the first call where it must. What is wanted is the audit's goal; where that is about
+    /// some samples only, the others are not learned from.
+    pub(crate) fn attack(&self, checked: &Checked<'_>) -> Result<&dyn Attack, Error> {
+        let (attack, set) = match &self.entry.method {
+            Method::Ready(attack) => return Ok(&**attack),
+            Method::Learns(attack, set) => (attack, set),
+        };
+        if let Some(learned) = self.learned.get() {
+            return Ok(&**learned);
+        }
+        let AuditRequest { model, data, settings, .. } = checked.request;
+        let rows: Vec<usize> = (0..set.labels.len()).filter(|&row| settings.goal.concerns(&set.labels[row])).collect();
+        let labels = rows.iter().map(|&row| set.labels[row].clone()).collect();
+        let threat = self.threat(&data.domain, self.epsilon, None)?;
+        let learned =
+            attack.fit(model, &set.samples.select(&rows), &settings.goal.of(labels), &threat, settings.seed)?;
+        Ok(&**self.learned.get_or_init(|| learned))
     }
 
     pub(crate) fn threat(&self, domain: &Domain, epsilon: f32, query_limit: Option<u32>) -> Result<ThreatModel, Error> {
@@ -107,15 +133,15 @@ pub(crate) fn plan<'a>(attacks: &'a [AttackEntry], threats: &[Threat]) -> (Vec<R
     let (mut runs, mut skipped) = (Vec::new(), Vec::new());
     for threat in threats {
         for entry in attacks {
-            let info = entry.attack.info();
+            let info = entry.info();
             if !info.norms.contains(&threat.norm) {
                 skipped.push(Skipped { attack: entry.name.clone(), norm: threat.norm });
             } else if info.minimum_norm {
                 let judged = threat.epsilons.clone();
-                runs.push(Run { entry, norm: threat.norm, epsilon: f32::INFINITY, judged });
+                runs.push(Run::new(entry, threat.norm, f32::INFINITY, judged));
             } else {
                 for &epsilon in &threat.epsilons {
-                    runs.push(Run { entry, norm: threat.norm, epsilon, judged: vec![epsilon] });
+                    runs.push(Run::new(entry, threat.norm, epsilon, vec![epsilon]));
                 }
             }
         }
@@ -145,13 +171,22 @@ pub(crate) fn clean(checked: &Checked<'_>) -> Result<(Clean, Outputs), AuditErro
     let objective = GoalObjective::new(&checked.goal, task, Loss::Margin)?;
     let outputs = outputs_in_batches(checked, &data.samples, settings.batch_size)?;
     let mut cotangent = vec![0.0; task.outputs()];
-    let mut found =
-        Clean { decisions: Vec::new(), margins: Vec::new(), in_scope: checked.in_scope.clone(), standing: Vec::new() };
+    let mut found = Clean {
+        decisions: Vec::new(),
+        overlaps: matches!(task, Task::Segmentation(_)).then(Vec::new),
+        margins: Vec::new(),
+        in_scope: checked.in_scope.clone(),
+        standing: Vec::new(),
+    };
     for (row, logits) in outputs.rows().enumerate() {
         if logits.iter().any(|logit| !logit.is_finite()) {
             return Err(Error::NonFinite { what: "output", sample: data.samples.indices()[row] }.into());
         }
-        found.decisions.push(task.decide(logits));
+        let decision = task.decide(logits);
+        if let Some(all) = &mut found.overlaps {
+            all.extend(overlaps(task, &data.labels[row], &decision));
+        }
+        found.decisions.push(in_brief(task, &decision));
         found.margins.push(nocebo_core::Objective::evaluate(&objective, row, logits, &mut cotangent)?);
         found.standing.push(checked.in_scope[row] && !checked.goal.is_reached(task, row, logits));
     }
@@ -194,7 +229,7 @@ pub(crate) fn evaluate(
     observer: &dyn Observer,
 ) -> Result<Grid, AuditError> {
     let data = checked.request.data;
-    let subjects = RecordSubjects { data, clean };
+    let subjects = RecordSubjects { data, labels: &checked.labels, clean };
     let identity = Identity::new(checked, outputs);
     let mut grid = Grid { cells: Vec::new(), times: Vec::new() };
     for (index, run) in runs.iter().enumerate() {
@@ -258,6 +293,8 @@ struct CellIdentity<'a> {
     attack: &'a str,
     kind: &'a str,
     attack_settings: &'a serde_json::Value,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    learned_from: Option<&'a LearnedFrom>,
     norm: Norm,
     judged: &'a [f32],
 }
@@ -283,8 +320,9 @@ impl<'a> Identity<'a> {
             seed: settings.seed.0,
             query_limit: settings.query_limit,
             attack: &run.entry.name,
-            kind: run.entry.attack.info().name,
+            kind: run.entry.info().name,
             attack_settings: &run.entry.settings,
+            learned_from: run.entry.learned_from(),
             norm: run.norm,
             judged: &run.judged,
         };
@@ -302,6 +340,11 @@ fn carry_out(
 ) -> Result<Vec<Cell>, AuditError> {
     let samples = clean.standing.len();
     let positions = clean.attacked();
+    let failed =
+        |source| AuditError::Attack { attack: run.entry.name.clone(), norm: run.norm, epsilon: run.epsilon, source };
+    if !positions.is_empty() {
+        run.attack(checked).map_err(failed)?;
+    }
     let batches: Vec<Result<Vec<Vec<Attacked>>, Error>> = positions
         .par_chunks(checked.request.settings.batch_size)
         .map(|positions| {
@@ -323,13 +366,7 @@ fn carry_out(
         .collect();
     let mut position = positions.into_iter();
     for batch in batches {
-        let rows = batch.map_err(|source| AuditError::Attack {
-            attack: run.entry.name.clone(),
-            norm: run.norm,
-            epsilon: run.epsilon,
-            source,
-        })?;
-        for row in rows {
+        for row in batch.map_err(failed)? {
             let Some(position) = position.next() else { break };
             for (cell, attacked) in cells.iter_mut().zip(row) {
                 cell.rows[position] = Some(attacked);
@@ -349,7 +386,7 @@ pub(crate) fn attack(checked: &Checked<'_>, run: &Run<'_>, positions: &[usize]) 
     let goal = checked.goal.select(positions);
     let threat = run.threat(&data.domain, run.epsilon, settings.query_limit)?;
     let watched = Watched::new(model, &inputs, &goal, &threat)?;
-    let outcome = match run.entry.attack.run(&watched, &inputs, &goal, &threat, settings.seed) {
+    let outcome = match run.attack(checked)?.run(&watched, &inputs, &goal, &threat, settings.seed) {
         Err(Error::NonFinite { .. }) if positions.len() > 1 => {
             let singles = positions.iter().map(|&position| attack(checked, run, &[position]));
             return Ok(singles.collect::<Result<Vec<_>, _>>()?.into_iter().flatten().collect());
@@ -362,7 +399,7 @@ pub(crate) fn attack(checked: &Checked<'_>, run: &Run<'_>, positions: &[usize]) 
         let expected = format!("{} perturbed inputs, flags and query counts", inputs.len());
         return Err(Error::mismatch("outcome of the attack", expected, format!("{returned:?}")));
     }
-    recheck(checked, run, &inputs, &goal, &outcome, watched.finish())
+    recheck(checked, run, (positions, &inputs), &goal, &outcome, watched.finish())
 }
 
 /// A sample on which model and attack could not compute.
@@ -374,6 +411,7 @@ fn broken(trace: Trace) -> Attacked {
         success: false,
         success_stored: false,
         decision: None,
+        overlaps: None,
         margin: None,
         distances: None,
         queries: Queries::default(),
@@ -385,7 +423,7 @@ fn broken(trace: Trace) -> Attacked {
 fn recheck(
     checked: &Checked<'_>,
     run: &Run<'_>,
-    inputs: &Samples,
+    (positions, inputs): (&[usize], &Samples),
     goal: &Goal,
     outcome: &AttackOutcome,
     traces: Vec<Trace>,
@@ -407,6 +445,8 @@ fn recheck(
         } else {
             None
         };
+        let decision = readable.then(|| task.decide(logits));
+        let truth = &data.labels[positions[row]];
         let distances = NORMS.map(|norm| norm.distance(clean, point));
         let attacked = Attacked {
             claimed: outcome.success[row],
@@ -414,7 +454,8 @@ fn recheck(
             finite: true,
             success: readable && goal.is_reached(task, row, logits),
             success_stored: false,
-            decision: readable.then(|| task.decide(logits)),
+            overlaps: decision.as_ref().and_then(|decision| overlaps(task, truth, decision)),
+            decision: decision.map(|decision| in_brief(task, &decision)),
             margin,
             distances: distances.iter().all(|distance| distance.is_finite()).then_some(distances),
             queries: outcome.queries[row],
@@ -436,7 +477,7 @@ fn recheck(
             judged.within_threat = threat.allows(inputs.row(row), points.row(row));
             judged.success &= judged.within_threat;
             // A minimum-norm attack claims success without a budget; only what lies within this one is claimed for it.
-            judged.claimed &= judged.within_threat || run.epsilon.is_finite();
+            judged.claimed &= judged.within_threat || !run.entry.info().minimum_norm;
             let logits = answers.row(row);
             let storable = threat.allows(base.row(row), stored.row(row));
             judged.success_stored = storable && finite(logits) && goal.is_reached(task, row, logits);
@@ -474,8 +515,16 @@ fn as_stored(threat: &ThreatModel, inputs: &Samples, points: &Samples) -> (Sampl
     (base, stored)
 }
 
-/// Share of the samples that have the most frequent label.
-pub(crate) fn majority_share(labels: &[Label]) -> f64 {
+/// Share of the samples for which the most frequent label is right: for masks that of the most frequent class everywhere.
+pub(crate) fn majority_share(task: &Task, labels: &[Label]) -> f64 {
+    if let Task::Segmentation(segmentation) = task {
+        let masks = || labels.iter().flat_map(|label| if let Label::Mask(mask) = label { &mask[..] } else { &[] });
+        let count = |class: usize| masks().filter(|known| usize::from(**known) == class).count();
+        let most = (0..segmentation.classes).rev().max_by_key(|&class| count(class)).unwrap_or(0);
+        let constant = Label::Mask(vec![most as u8; segmentation.positions()]);
+        let right = labels.iter().filter(|label| task.is_right(label, &constant)).count();
+        return right as f64 / labels.len().max(1) as f64;
+    }
     let mut sorted: Vec<&Label> = labels.iter().collect();
     sorted.sort();
     let most = sorted.chunk_by(|a, b| a == b).map(<[_]>::len).max().unwrap_or(0);
@@ -513,7 +562,11 @@ mod tests {
 
     #[test]
     fn the_most_frequent_label_is_counted() {
-        assert_eq!(majority_share(&[0, 1, 1, 2, 1].map(Label::Class)), 0.6);
-        assert_eq!(majority_share(&[]), 0.0);
+        let task = Task::MultiClass { classes: 3 };
+        assert_eq!(majority_share(&task, &[0, 1, 1, 2, 1].map(Label::Class)), 0.6);
+        assert_eq!(majority_share(&task, &[]), 0.0);
+        // Class 1 everywhere has a mean Dice of 1, of 0.43 and of 0.33.
+        let masks = [[1, 1, 1, 1], [0, 1, 1, 1], [0, 0, 1, 1]].map(|mask| Label::Mask(mask.to_vec()));
+        assert_eq!(majority_share(&toy::segmentation(), &masks), 1.0 / 3.0);
     }
 }

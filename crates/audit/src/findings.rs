@@ -607,7 +607,7 @@ fn white_box<'a>(evidence: &'a Evidence<'_>) -> impl Iterator<Item = &'a Cell> {
 }
 
 fn knowledge(evidence: &Evidence<'_>, attack: &str) -> Option<Knowledge> {
-    evidence.attacks.iter().find(|entry| entry.name == attack).map(|entry| entry.attack.info().knowledge)
+    evidence.attacks.iter().find(|entry| entry.name == attack).map(|entry| entry.info().knowledge)
 }
 
 fn success(cell: &CellSummary) -> f64 {

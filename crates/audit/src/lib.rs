@@ -18,6 +18,7 @@ pub mod report;
 pub mod request;
 
 mod digest;
+mod epsilon;
 mod probe;
 mod watch;
 
@@ -25,16 +26,17 @@ mod watch;
 mod toy;
 
 pub use audit::{Audit, Evaluation, Example, evaluate, run};
-pub use cell::{Attacked, Cell, Clean};
+pub use cell::{Attacked, Cell, Clean, in_brief};
 pub use digest::sha256_of_file;
 pub use error::AuditError;
 pub use evaluate::{Event, Observer};
 pub use findings::{Finding, Status};
 pub use folder::AuditFolder;
 pub use gate::{Gate, GateResult};
-pub use metrics::{CellSummary, DecisionMetrics, ThreatResult, WorstCase};
+pub use metrics::{CellSummary, ClassOverlap, DecisionMetrics, ThreatResult, WorstCase};
 pub use rate::Rate;
 pub use report::{ReportEntry, html as report_html};
 pub use request::{
-    AttackEntry, AuditData, AuditGoal, AuditRequest, AuditSettings, CONTROL, InputFile, Provenance, Threat,
+    AttackEntry, AuditData, AuditGoal, AuditRequest, AuditSettings, CONTROL, InputFile, LearnedFrom, LearningSet,
+    Provenance, Threat,
 };

@@ -1,10 +1,10 @@
 //! The numbers of an audit: rates with intervals, per cell and in the worst case over attacks.
 
-use nocebo_core::{Domain, Label, Norm, Queries, has_finding};
+use nocebo_core::{Domain, Label, Norm, Overlap, Queries, Task, has_finding};
 use serde::{Deserialize, Serialize};
 
 use crate::cell::{Attacked, Cell, Clean};
-use crate::{Rate, Threat};
+use crate::{Rate, Threat, epsilon};
 
 /// How often one class or finding is seen where it is, and not seen where it is not.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
@@ -17,14 +17,28 @@ pub struct ClassRates {
     pub specificity: Rate,
 }
 
+/// How far the masks of one class agree with the truth: means over the samples where the class occurs in either.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub struct ClassOverlap {
+    /// Name of the class.
+    pub class: String,
+    /// Mean Dice coefficient.
+    pub dice: Option<f64>,
+    /// Mean intersection over union.
+    pub iou: Option<f64>,
+}
+
 /// Quality of the decisions on all samples.
 ///
 /// Under attack a decision counts as right only if no attack in question changed it: sensitivity and specificity are
 /// then worst cases, each by itself.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 pub struct DecisionMetrics {
-    /// Samples whose decision is the true label.
+    /// Samples whose decision is the true label; of masks, those of sufficient quality.
     pub accuracy: Rate,
+    /// Agreement of masks with the truth, class by class; under attack the least of each sample.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub overlaps: Option<Vec<ClassOverlap>>,
     /// Samples with the audit's finding that are decided not to have it.
     pub false_negative_rate: Option<Rate>,
     /// Samples without the audit's finding that are decided to have it.
@@ -140,7 +154,8 @@ pub struct WorstCase {
 pub struct ThreatResult {
     /// Norm of a change.
     pub norm: Norm,
-    /// Greatest change, in the unit of the data.
+    /// Greatest change, in the unit of the data; infinity for no limit but the bounds, `inf` in files.
+    #[serde(with = "epsilon")]
     pub epsilon: f32,
     /// The same in words, with its relation to the range of the data.
     pub budget: String,
@@ -152,6 +167,7 @@ pub struct ThreatResult {
 
 /// What the metrics need to know about the samples.
 pub(crate) struct Subjects<'a> {
+    pub(crate) task: &'a Task,
     pub(crate) labels: &'a [Label],
     pub(crate) clean: &'a Clean,
     pub(crate) class_names: &'a [String],
@@ -165,19 +181,28 @@ struct Harm {
     wrong: Vec<bool>,
     hidden: Vec<Vec<bool>>,
     invented: Vec<Vec<bool>>,
+    /// For each sample and class of a segmentation the overlap with the least Dice so far.
+    overlaps: Option<Vec<Vec<Overlap>>>,
 }
 
 impl Harm {
-    fn none(samples: usize, classes: usize) -> Self {
-        let none = vec![vec![false; classes]; samples];
-        Self { wrong: vec![false; samples], hidden: none.clone(), invented: none }
+    fn none(subjects: &Subjects<'_>) -> Self {
+        let samples = subjects.labels.len();
+        let none = vec![vec![false; subjects.class_names.len()]; samples];
+        let overlaps = subjects.clean.overlaps.clone();
+        Self { wrong: vec![false; samples], hidden: none.clone(), invented: none, overlaps }
     }
 
-    fn add(&mut self, labels: &[Label], cell: &Cell) {
+    fn add(&mut self, subjects: &Subjects<'_>, cell: &Cell) {
         for (position, row) in cell.rows.iter().enumerate() {
-            let Some(row) = row.as_ref().filter(|row| row.fell()) else { continue };
+            let Some(row) = row else { continue };
+            self.add_overlaps(position, row);
+            if !row.fell() {
+                continue;
+            }
             let decision = row.decision.as_ref().filter(|_| row.finite);
-            self.wrong[position] |= decision.is_none_or(|decision| *decision != labels[position]);
+            self.wrong[position] |=
+                decision.is_none_or(|decision| !subjects.is_right(position, decision, row.overlaps.as_deref()));
             for class in 0..self.hidden[position].len() {
                 self.hidden[position][class] |= decision.is_none_or(|decision| !has_finding(decision, class));
                 self.invented[position][class] |= decision.is_none_or(|decision| has_finding(decision, class));
@@ -186,16 +211,58 @@ impl Harm {
     }
 }
 
+impl Harm {
+    /// Every allowed point counts here, whether or not the goal was reached there. A broken answer agrees nowhere.
+    fn add_overlaps(&mut self, position: usize, row: &Attacked) {
+        let Some(worst) = self.overlaps.as_mut().map(|overlaps| &mut overlaps[position]) else { return };
+        for (class, worst) in worst.iter_mut().enumerate() {
+            let found = row.overlaps.as_ref().filter(|_| row.finite).map(|overlaps| overlaps[class]);
+            let next = match found {
+                Some(_) if !row.within_threat => continue,
+                Some(overlap) => overlap,
+                None => Overlap { decision: 0, both: 0, ..*worst },
+            };
+            if next.dice().unwrap_or(1.0) < worst.dice().unwrap_or(1.0) {
+                *worst = next;
+            }
+        }
+    }
+}
+
 impl Subjects<'_> {
     /// Decisions on the clean samples.
     pub(crate) fn clean_decisions(&self) -> DecisionMetrics {
-        self.decisions(&Harm::none(self.labels.len(), self.class_names.len()))
+        self.decisions(&Harm::none(self))
+    }
+
+    fn is_right(&self, position: usize, decision: &Label, overlaps: Option<&[Overlap]>) -> bool {
+        match (self.task, overlaps) {
+            (Task::Segmentation(task), Some(overlaps)) => task.is_right(overlaps),
+            _ => *decision == self.labels[position],
+        }
+    }
+
+    fn class_overlaps(&self, overlaps: &[Vec<Overlap>]) -> Vec<ClassOverlap> {
+        let mean = |class: usize, of: fn(&Overlap) -> Option<f64>| {
+            let values: Vec<f64> = overlaps.iter().filter_map(|sample| of(&sample[class])).collect();
+            (!values.is_empty()).then(|| values.iter().sum::<f64>() / values.len() as f64)
+        };
+        let names = self.class_names.iter().enumerate();
+        names
+            .map(|(class, name)| ClassOverlap {
+                class: name.clone(),
+                dice: mean(class, Overlap::dice),
+                iou: mean(class, Overlap::iou),
+            })
+            .collect()
     }
 
     fn decisions(&self, harm: &Harm) -> DecisionMetrics {
         let (labels, decided) = (self.labels, &self.clean.decisions);
         let positions = 0..labels.len();
-        let accuracy = Rate::of(positions.clone().map(|at| decided[at] == labels[at] && !harm.wrong[at]));
+        let overlaps = |at: usize| self.clean.overlaps.as_ref().map(|overlaps| overlaps[at].as_slice());
+        let right = |at: usize| self.is_right(at, &decided[at], overlaps(at)) && !harm.wrong[at];
+        let accuracy = Rate::of(positions.clone().map(right));
         let classes: Vec<ClassRates> = self
             .class_names
             .iter()
@@ -216,6 +283,7 @@ impl Subjects<'_> {
             |rate: fn(&ClassRates) -> Rate| self.finding.map(|finding| rate(&classes[finding]).complement());
         let mut metrics = DecisionMetrics {
             accuracy,
+            overlaps: harm.overlaps.as_ref().map(|overlaps| self.class_overlaps(overlaps)),
             false_negative_rate: of_finding(|class| class.sensitivity),
             false_positive_rate: of_finding(|class| class.specificity),
             balanced_accuracy: None,
@@ -233,14 +301,14 @@ impl Subjects<'_> {
         let mut results = Vec::new();
         for threat in threats {
             let samples = self.labels.len();
-            let mut harm = Harm::none(samples, self.class_names.len());
+            let mut harm = Harm::none(self);
             let (mut fallen, mut fallen_stored) = (vec![false; samples], vec![false; samples]);
             for &epsilon in &threat.epsilons {
                 let mut here: Vec<&Cell> =
                     cells.iter().filter(|cell| cell.norm == threat.norm && cell.epsilon == epsilon).collect();
                 here.sort_by_key(|cell| cell.control);
                 for cell in here.iter().filter(|cell| !cell.control) {
-                    harm.add(self.labels, cell);
+                    harm.add(self, cell);
                     for (at, row) in cell.rows.iter().enumerate() {
                         fallen[at] |= row.as_ref().is_some_and(Attacked::fell);
                         fallen_stored[at] |= row.as_ref().is_some_and(Attacked::fell_stored);
@@ -268,8 +336,8 @@ impl Subjects<'_> {
         let fallen: Vec<bool> = (0..cell.rows.len()).map(|at| cell.fell(at)).collect();
         let fallen_stored: Vec<bool> =
             cell.rows.iter().map(|row| row.as_ref().is_some_and(Attacked::fell_stored)).collect();
-        let mut harm = Harm::none(cell.rows.len(), self.class_names.len());
-        harm.add(self.labels, cell);
+        let mut harm = Harm::none(self);
+        harm.add(self, cell);
         let count = |is: &dyn Fn(&Attacked) -> bool| cell.attacked().filter(|row| is(row)).count();
         let unlimited = at_infinity.contains(&cell.attack.as_str());
         CellSummary {
@@ -309,6 +377,9 @@ pub fn budget_in_words(norm: Norm, epsilon: f32, domain: &Domain) -> String {
     let unit = domain.unit().symbol();
     let (budget, elements) = (f64::from(epsilon), domain.elements() as f64);
     let range = f64::from(domain.range());
+    if epsilon.is_infinite() {
+        return format!("no limit but the bounds of the data, {range} {unit} apart");
+    }
     let percent = |share: f64| format!("{} %", significant(100.0 * share));
     match norm {
         Norm::Linf => format!("at most {epsilon} {unit} an element, {} of the range", percent(budget / range)),
@@ -358,16 +429,18 @@ mod tests {
     fn decisions(labels: &[Label], decided: &[Label], harm: Option<&Cell>) -> DecisionMetrics {
         let clean = Clean {
             decisions: decided.to_vec(),
+            overlaps: None,
             margins: vec![-1.0; labels.len()],
             in_scope: vec![true; labels.len()],
             standing: vec![true; labels.len()],
         };
         let domain = Domain::grey_levels(&[1], 255.0).unwrap();
         let names = ["a", "b", "c"].map(str::to_owned);
-        let subjects = Subjects { labels, clean: &clean, class_names: &names, finding: Some(1), domain: &domain };
-        let mut all = Harm::none(labels.len(), 3);
+        let task = &Task::MultiClass { classes: 3 };
+        let subjects = Subjects { task, labels, clean: &clean, class_names: &names, finding: Some(1), domain: &domain };
+        let mut all = Harm::none(&subjects);
         if let Some(cell) = harm {
-            all.add(labels, cell);
+            all.add(&subjects, cell);
         }
         subjects.decisions(&all)
     }
@@ -380,6 +453,7 @@ mod tests {
             success: true,
             success_stored: true,
             decision: Some(decision),
+            overlaps: None,
             margin: Some(1.0),
             distances: Some([1.0; 4]),
             queries: Queries::default(),

@@ -125,8 +125,9 @@ pub(crate) fn probe_afterwards(
     let white_box: Vec<_> = attacks
         .iter()
         .filter(|entry| {
-            let info = entry.attack.info();
-            info.knowledge == Knowledge::Gradients && info.norms.contains(&norm) && !entry.is_control()
+            let info = entry.info();
+            let strong = info.knowledge == Knowledge::Gradients && entry.learned_from().is_none();
+            strong && info.norms.contains(&norm) && !entry.is_control()
         })
         .collect();
     if white_box.is_empty() {
@@ -134,9 +135,9 @@ pub(crate) fn probe_afterwards(
     }
     let fell = |position: &usize| cells.iter().any(|cell| cell.norm == norm && !cell.control && cell.fell(*position));
     let mut holding: Vec<usize> = few.iter().copied().filter(|position| !fell(position)).collect();
-    let epsilon = everything(norm, data.domain.range(), data.domain.elements());
+    let epsilon = norm.greatest_distance(&data.domain);
     for entry in white_box {
-        let run = Run { entry, norm, epsilon, judged: vec![epsilon] };
+        let run = Run::new(entry, norm, epsilon, vec![epsilon]);
         let batches: Vec<Result<Vec<bool>, Error>> = holding
             .par_chunks(settings.batch_size)
             .map(|positions| {
@@ -158,16 +159,6 @@ pub(crate) fn probe_afterwards(
     }
     probe.unlimited = Some(UnlimitedProbe { norm, samples: few.len(), fallen: few.len() - holding.len() });
     Ok(())
-}
-
-/// The least budget that allows every change within the bounds.
-fn everything(norm: Norm, range: f32, elements: usize) -> f32 {
-    match norm {
-        Norm::L0 => elements as f32,
-        Norm::L1 => range * elements as f32,
-        Norm::L2 => range * (elements as f32).sqrt(),
-        Norm::Linf => range,
-    }
 }
 
 /// Compares what the margin does over small steps with what its gradient foretells.

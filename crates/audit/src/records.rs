@@ -4,7 +4,8 @@
 //! |---|---|
 //! | `attack`, `norm`, `epsilon` | the cell; epsilon in the unit of the data |
 //! | `sample`, `patient` | index in the data set; pseudonym where given |
-//! | `label`, `clean_decision`, `perturbed_decision` | class, or one character a finding (`1` present) |
+//! | `label`, `clean_decision`, `perturbed_decision` | class, or one character a finding or class of a mask (`1` present) |
+//! | `clean_overlap`, `perturbed_overlap` | masks only: positions `truth:decision:both` of each class |
 //! | `in_scope`, `attacked` | whether the goal is about the sample; whether it was attacked |
 //! | `claimed`, `success`, `success_stored` | said by the attack; confirmed as computed; confirmed as stored |
 //! | `within_threat`, `finite` | the returned point is allowed; all numbers were finite |
@@ -20,7 +21,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use nocebo_core::{Label, Norm, Queries};
+use nocebo_core::{Label, Norm, Overlap, Queries};
 use parquet::basic::{ConvertedType, LogicalType, Repetition, Type as Physical};
 use parquet::column::reader::{ColumnReader, ColumnReaderImpl};
 use parquet::data_type::{BoolType, ByteArray, ByteArrayType, DataType, DoubleType, FloatType, Int64Type};
@@ -48,6 +49,8 @@ enum Values {
 #[derive(Clone, Copy)]
 pub(crate) struct RecordSubjects<'a> {
     pub(crate) data: &'a AuditData,
+    /// True labels, masks in brief.
+    pub(crate) labels: &'a [Label],
     pub(crate) clean: &'a Clean,
 }
 
@@ -95,7 +98,10 @@ fn schema(columns: &[(&'static str, Values)]) -> Result<Schema, ParquetError> {
     Schema::group_type_builder("records").with_fields(fields.collect::<Result<_, _>>()?).build()
 }
 
-fn columns(RecordSubjects { data, clean }: RecordSubjects<'_>, cell: &Cell) -> Vec<(&'static str, Values)> {
+fn columns(
+    RecordSubjects { data, labels: truth, clean }: RecordSubjects<'_>,
+    cell: &Cell,
+) -> Vec<(&'static str, Values)> {
     let samples = cell.rows.len();
     let all = |text: String| Values::Text(vec![Some(text); samples]);
     let flag = |of: fn(&Attacked) -> bool| Values::Flag(cell.rows.iter().map(|row| row.as_ref().map(of)).collect());
@@ -106,8 +112,8 @@ fn columns(RecordSubjects { data, clean }: RecordSubjects<'_>, cell: &Cell) -> V
         Values::Double(cell.rows.iter().map(|row| row.as_ref().and_then(|row| row.distance(norm))).collect())
     };
     let perturbed = cell.rows.iter().map(|row| row.as_ref().and_then(|row| row.decision.as_ref()));
-    let multi_label = matches!(data.labels.first(), Some(Label::Findings(_)));
-    vec![
+    let multi_label = matches!(truth.first(), Some(Label::Findings(_)));
+    let mut columns = vec![
         ("attack", all(cell.attack.clone())),
         ("norm", all(cell.norm.to_string())),
         ("epsilon", Values::Float(vec![Some(cell.epsilon); samples])),
@@ -119,7 +125,7 @@ fn columns(RecordSubjects { data, clean }: RecordSubjects<'_>, cell: &Cell) -> V
                 None => vec![None; samples],
             }),
         ),
-        ("label", labels(multi_label, data.labels.iter().map(Some))),
+        ("label", labels(multi_label, truth.iter().map(Some))),
         ("clean_decision", labels(multi_label, clean.decisions.iter().map(Some))),
         ("perturbed_decision", labels(multi_label, perturbed)),
         ("in_scope", Values::Flag(clean.in_scope.iter().copied().map(Some).collect())),
@@ -149,20 +155,47 @@ fn columns(RecordSubjects { data, clean }: RecordSubjects<'_>, cell: &Cell) -> V
                 cell.rows.iter().map(|row| row.as_ref().and_then(|row| row.trace.late_improvement)).collect(),
             ),
         ),
-    ]
+    ];
+    if let Some(overlaps) = &clean.overlaps {
+        let perturbed = cell.rows.iter().map(|row| row.as_ref().and_then(|row| row.overlaps.as_deref()));
+        columns.push((
+            "clean_overlap",
+            Values::Text(overlaps.iter().map(|overlaps| Some(overlaps_as_text(overlaps))).collect()),
+        ));
+        columns.push((
+            "perturbed_overlap",
+            Values::Text(perturbed.map(|overlaps| overlaps.map(overlaps_as_text)).collect()),
+        ));
+    }
+    columns
+}
+
+fn overlaps_as_text(overlaps: &[Overlap]) -> String {
+    let texts: Vec<String> =
+        overlaps.iter().map(|overlap| format!("{}:{}:{}", overlap.truth, overlap.decision, overlap.both)).collect();
+    texts.join(" ")
+}
+
+fn overlaps_from_text(text: &str) -> Option<Vec<Overlap>> {
+    text.split(' ')
+        .map(|text| {
+            let mut numbers = text.split(':').map(|number| number.parse().ok());
+            Some(Overlap { truth: numbers.next()??, decision: numbers.next()??, both: numbers.next()?? })
+        })
+        .collect()
 }
 
 fn labels<'a>(multi_label: bool, labels: impl Iterator<Item = Option<&'a Label>>) -> Values {
     if multi_label {
         let text = |label: &Label| match label {
             Label::Findings(found) => found.iter().map(|&found| if found { '1' } else { '0' }).collect(),
-            Label::Class(class) => class.to_string(),
+            Label::Class(_) | Label::Mask(_) => String::new(), // of one kind, and masks come in brief
         };
         Values::Text(labels.map(|label| label.map(text)).collect())
     } else {
         let class = |label: &Label| match label {
             Label::Class(class) => Some(*class as i64),
-            Label::Findings(_) => None,
+            Label::Findings(_) | Label::Mask(_) => None,
         };
         Values::Integer(labels.map(|label| label.and_then(class)).collect())
     }
@@ -294,6 +327,7 @@ impl Table {
             success: self.flag("success", row)?,
             success_stored: self.flag("success_stored", row)?,
             decision: self.label("perturbed_decision", row),
+            overlaps: self.text("perturbed_overlap", row).and_then(overlaps_from_text),
             margin: self.float("perturbed_margin", row),
             distances: match distances {
                 [Some(l0), Some(l1), Some(l2), Some(linf)] => Some([l0, l1, l2, linf]),
@@ -341,7 +375,8 @@ mod tests {
     use crate::toy;
     use parquet::record::RowAccessor;
 
-    fn cells(multi_label: bool) -> (AuditData, Clean, Vec<Cell>) {
+    fn cells(multi_label: bool, masks: bool) -> (AuditData, Clean, Vec<Cell>) {
+        let overlaps = masks.then(|| vec![Overlap { truth: 3, decision: 1, both: 0 }, Overlap::default()]);
         let mut data = toy::data(&[100.0, 150.0, 160.0]);
         data.patients = Some(["p1", "p2", "p2"].map(str::to_owned).to_vec());
         let label = |text: &str| {
@@ -354,6 +389,7 @@ mod tests {
         data.labels = vec![label("01"), label("11"), label("0")];
         let clean = Clean {
             decisions: data.labels.clone(),
+            overlaps: overlaps.clone().map(|overlaps| vec![overlaps; 3]),
             margins: vec![-1.0, -0.1, 2.0],
             in_scope: vec![true; 3],
             standing: vec![true, true, false],
@@ -365,6 +401,7 @@ mod tests {
             success: true,
             success_stored: false,
             decision: Some(label("11")),
+            overlaps,
             margin: Some(0.5),
             distances: Some([4.0, 8.0, 4.0, 2.0]),
             queries: Queries { forward: 7, backward: 3 },
@@ -373,6 +410,7 @@ mod tests {
         let broken = Attacked {
             finite: false,
             decision: None,
+            overlaps: None,
             margin: None,
             distances: None,
             trace: Trace::default(),
@@ -394,9 +432,9 @@ mod tests {
 
     #[test]
     fn cells_come_back_as_they_were() {
-        for multi_label in [false, true] {
-            let (data, clean, cells) = cells(multi_label);
-            let subjects = RecordSubjects { data: &data, clean: &clean };
+        for (multi_label, masks) in [(false, false), (true, false), (true, true)] {
+            let (data, clean, cells) = cells(multi_label, masks);
+            let subjects = RecordSubjects { data: &data, labels: &data.labels, clean: &clean };
             let bytes = encode(subjects, &cells.iter().collect::<Vec<_>>()).unwrap();
             assert_eq!(bytes, encode(subjects, &cells.iter().collect::<Vec<_>>()).unwrap());
             assert_eq!(decode(bytes.clone()).unwrap(), cells);
@@ -407,8 +445,12 @@ mod tests {
 
     #[test]
     fn any_reader_finds_the_documented_columns() {
-        let (data, clean, cells) = cells(false);
-        let bytes = encode(RecordSubjects { data: &data, clean: &clean }, &cells.iter().collect::<Vec<_>>()).unwrap();
+        let (data, clean, cells) = cells(true, true);
+        let bytes = encode(
+            RecordSubjects { data: &data, labels: &data.labels, clean: &clean },
+            &cells.iter().collect::<Vec<_>>(),
+        )
+        .unwrap();
         let reader = SerializedFileReader::new(Bytes::from(bytes)).unwrap();
         let rows: Vec<_> = reader.get_row_iter(None).unwrap().map(Result::unwrap).collect();
         assert_eq!(rows.len(), 6);
@@ -418,7 +460,8 @@ mod tests {
         assert_eq!(rows[0].get_float(at("epsilon")).unwrap(), 0.1);
         assert_eq!(rows[1].get_long(at("sample")).unwrap(), 101);
         assert_eq!(rows[1].get_string(at("patient")).unwrap(), "p2");
-        assert_eq!(rows[0].get_long(at("perturbed_decision")).unwrap(), 2);
+        assert_eq!(rows[0].get_string(at("perturbed_decision")).unwrap(), "11");
+        assert_eq!(rows[0].get_string(at("perturbed_overlap")).unwrap(), "3:1:0 0:0:0");
         assert_eq!(rows[0].get_double(at("distance_l1")).unwrap(), 8.0);
         assert!(!rows[2].get_bool(at("attacked")).unwrap());
         assert!(rows[2].get_bool(at("success")).is_err());

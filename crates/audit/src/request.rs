@@ -1,11 +1,17 @@
 //! What is to be audited: model, samples, attacks, settings, and where they came from.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
-use nocebo_core::{Attack, DifferentiableModel, Domain, Goal, Label, Norm, Samples, Seed, Task, has_finding};
+use nocebo_attacks::fit::FitAttack;
+use nocebo_core::{
+    Attack, AttackInfo, DifferentiableModel, Domain, Goal, Label, Norm, Samples, Seed, Task, has_finding,
+};
 use serde::{Deserialize, Serialize};
 
-use crate::{AuditError, Gate};
+use crate::cell::in_brief;
+use crate::digest::sha256_of_data;
+use crate::{AuditError, Gate, epsilon};
 
 /// Name of the attack that is only a control: random noise of equal norm. It never counts in the worst case.
 pub const CONTROL: &str = "noise";
@@ -28,20 +34,78 @@ pub struct AuditData {
     pub standard_deviation: Option<f32>,
 }
 
+/// Samples that attacks learn from. None of them may be judged.
+pub struct LearningSet {
+    pub(crate) samples: Samples,
+    pub(crate) labels: Vec<Label>,
+    pub(crate) summary: LearnedFrom,
+}
+
+/// A [`LearningSet`] in results.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
+pub struct LearnedFrom {
+    /// Name of the data set and split.
+    pub name: String,
+    /// Number of samples.
+    pub samples: usize,
+    /// SHA-256 of samples, indices and labels.
+    pub sha256: String,
+}
+
+impl LearningSet {
+    /// Samples in the unit of the audited data, with their true labels; `name` is that of the data set and split.
+    pub fn new(name: impl Into<String>, samples: Samples, labels: Vec<Label>) -> Self {
+        let sha256 = sha256_of_data(&samples, &labels, &samples.select(&[]));
+        let summary = LearnedFrom { name: name.into(), samples: samples.len(), sha256 };
+        Self { samples, labels, summary }
+    }
+}
+
+/// An attack that can run, or one that must learn first.
+pub(crate) enum Method {
+    Ready(Box<dyn Attack>),
+    Learns(Box<dyn FitAttack>, Arc<LearningSet>),
+}
+
 /// One attack of an audit.
 pub struct AttackEntry {
     /// Its name in this audit; unique. [`CONTROL`] marks the control.
     pub name: String,
     /// Its resolved settings. They identify the cells of the attack: two settings that differ may not share a value.
     pub settings: serde_json::Value,
-    /// The attack.
-    pub attack: Box<dyn Attack>,
+    pub(crate) method: Method,
 }
 
 impl AttackEntry {
     /// An attack under a name, with its resolved settings.
     pub fn new(name: impl Into<String>, settings: serde_json::Value, attack: Box<dyn Attack>) -> Self {
-        Self { name: name.into(), settings, attack }
+        Self { name: name.into(), settings, method: Method::Ready(attack) }
+    }
+
+    /// The same for an attack that learns first: at each budget anew, from `set`.
+    pub fn learning(
+        name: impl Into<String>,
+        settings: serde_json::Value,
+        attack: Box<dyn FitAttack>,
+        set: Arc<LearningSet>,
+    ) -> Self {
+        Self { name: name.into(), settings, method: Method::Learns(attack, set) }
+    }
+
+    /// What the attack is.
+    pub fn info(&self) -> AttackInfo {
+        match &self.method {
+            Method::Ready(attack) => attack.info(),
+            Method::Learns(attack, _) => attack.info(),
+        }
+    }
+
+    /// What it learns from, where it learns.
+    pub(crate) fn learned_from(&self) -> Option<&LearnedFrom> {
+        match &self.method {
+            Method::Ready(_) => None,
+            Method::Learns(_, set) => Some(&set.summary),
+        }
     }
 
     /// Whether this is the noise control.
@@ -56,7 +120,8 @@ impl AttackEntry {
 pub struct Threat {
     /// Norm of a change.
     pub norm: Norm,
-    /// Greatest changes, in the unit of the data, each finite and at least 0.
+    /// Greatest changes, in the unit of the data, each at least 0; infinity for no limit but the bounds, `inf` in files.
+    #[serde(with = "epsilon::list")]
     pub epsilons: Vec<f32>,
 }
 
@@ -116,7 +181,7 @@ pub struct AuditSettings {
     #[serde(default)]
     pub goal: AuditGoal,
     /// Class or finding that false negatives and false positives are counted for. By default that of the goal, else
-    /// class 1 where there are two classes; with more classes, or several findings, each is reported apart.
+    /// class 1 where there are two classes; with more classes, several findings, or masks, each is reported apart.
     #[serde(default)]
     pub finding: Option<usize>,
     /// Seed of all randomness.
@@ -160,8 +225,8 @@ impl AuditSettings {
         let mut resolved: Vec<Threat> = Vec::new();
         for threat in &self.threats {
             for epsilon in &threat.epsilons {
-                if !(epsilon.is_finite() && *epsilon >= 0.0) {
-                    return Err(AuditError::invalid("epsilon", "a finite number, at least 0", epsilon));
+                if epsilon.is_nan() || *epsilon < 0.0 {
+                    return Err(AuditError::invalid("epsilon", "a number, at least 0", epsilon));
                 }
             }
             match resolved.iter_mut().find(|known| known.norm == threat.norm) {
@@ -234,6 +299,8 @@ pub(crate) struct Checked<'a> {
     pub(crate) threats: Vec<Threat>,
     /// What is wanted of each sample.
     pub(crate) goal: Goal,
+    /// True labels, masks in brief.
+    pub(crate) labels: Vec<Label>,
     /// Whether the goal is about the sample.
     pub(crate) in_scope: Vec<bool>,
     /// Class or finding that false negatives and false positives are counted for.
@@ -279,9 +346,10 @@ impl<'a> Checked<'a> {
         if let Some(entry) = attacks.iter().find(|entry| entry.name.is_empty() || !names.insert(&entry.name)) {
             return Err(AuditError::invalid("attack name", "not empty, each once", format!("`{}`", entry.name)));
         }
+        attacks.iter().try_for_each(|entry| check_learning_set(entry, data))?;
         let threats = settings.resolved_threats()?;
         for threat in &threats {
-            let works = |entry: &AttackEntry| !entry.is_control() && entry.attack.info().norms.contains(&threat.norm);
+            let works = |entry: &AttackEntry| !entry.is_control() && entry.info().norms.contains(&threat.norm);
             if !attacks.iter().any(works) {
                 return Err(AuditError::NoAttack { norm: threat.norm });
             }
@@ -289,7 +357,8 @@ impl<'a> Checked<'a> {
         let finding = resolved_finding(settings, &spec.task)?;
         let goal = settings.goal.of(data.labels.clone());
         goal.check(&spec.task, data.samples.len())?;
-        let in_scope: Vec<bool> = data.labels.iter().map(|label| settings.goal.concerns(label)).collect();
+        let labels: Vec<Label> = data.labels.iter().map(|label| in_brief(&spec.task, label)).collect();
+        let in_scope: Vec<bool> = labels.iter().map(|label| settings.goal.concerns(label)).collect();
         if !in_scope.contains(&true) {
             let expected = "at least one sample that the goal is about";
             return Err(AuditError::invalid("samples", expected, format!("none of {}", data.samples.len())));
@@ -297,12 +366,26 @@ impl<'a> Checked<'a> {
         for gate in &settings.gates {
             gate.check(&threats, data, finding)?;
         }
-        Ok(Self { request, threats, goal, in_scope, finding })
+        Ok(Self { request, threats, goal, labels, in_scope, finding })
+    }
+}
+
+/// Refuses a set that holds a sample which will be judged: what was learned by heart says nothing about the rest.
+fn check_learning_set(entry: &AttackEntry, data: &AuditData) -> Result<(), AuditError> {
+    let Method::Learns(_, set) = &entry.method else { return Ok(()) };
+    let bits = |row: &[f32]| row.iter().map(|value| value.to_bits()).collect::<Vec<_>>();
+    let judged: BTreeSet<Vec<u32>> = data.samples.rows().map(bits).collect();
+    match set.samples.rows().position(|row| judged.contains(&bits(row))) {
+        Some(row) => {
+            let got = format!("sample {} of {}, which is", set.samples.indices()[row], set.summary.name);
+            Err(AuditError::invalid("samples to learn from", "none that is judged", got))
+        }
+        None => Ok(()),
     }
 }
 
 fn resolved_finding(settings: &AuditSettings, task: &Task) -> Result<Option<usize>, AuditError> {
-    let two_classes = !matches!(task, Task::MultiLabel { .. }) && task.classes() == 2;
+    let two_classes = !matches!(task, Task::MultiLabel { .. } | Task::Segmentation(_)) && task.classes() == 2;
     let finding = settings.finding.or(settings.goal.finding()).or(two_classes.then_some(1));
     match finding {
         Some(finding) if finding >= task.classes() => {

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use nocebo_core::{
     Attack, AttackInfo, AttackOutcome, AttackProblem, DifferentiableModel, Domain, Error, Goal, GoalKind, Gradient,
-    Knowledge, Label, Loss, Model, ModelSpec, Norm, Objective, Outputs, Perturbation, Queries, Samples, Seed, Task,
-    ThreatModel,
+    Knowledge, Label, Loss, MaskTolerance, Model, ModelSpec, Norm, Objective, Outputs, Perturbation, Queries, Samples,
+    Seed, Segmentation, Task, ThreatModel,
 };
 
 use crate::{AttackEntry, AuditData, AuditSettings, CONTROL, InputFile, Provenance, Threat};
@@ -59,6 +59,46 @@ impl DifferentiableModel for Mean {
             values.push(objective.evaluate(row, outputs.row(row), &mut cotangent)?);
             let slope = self.scale * cotangent[1] / inputs.elements() as f32;
             slopes.row_mut(row).fill(slope);
+        }
+        Ok(Gradient { outputs, values, inputs: slopes })
+    }
+}
+
+/// What [`Pixels`] decides: class 1 where a pixel is above 128.
+pub(crate) fn segmentation() -> Task {
+    let tolerance = MaskTolerance::default();
+    Task::Segmentation(Segmentation { classes: 2, shape: vec![2, 2], threshold: None, tolerance })
+}
+
+/// A segmentation: the logit of class 1 above that of class 0 is the pixel less 128.
+pub(crate) struct Pixels(ModelSpec);
+
+impl Pixels {
+    pub(crate) fn new() -> Self {
+        let class_names = vec!["outside".to_owned(), "inside".to_owned()];
+        Self(ModelSpec { domain: domain(), task: segmentation(), class_names })
+    }
+}
+
+impl Model for Pixels {
+    fn spec(&self) -> &ModelSpec {
+        &self.0
+    }
+
+    fn outputs(&self, inputs: &Samples) -> Result<Outputs, Error> {
+        let logits = |row: &[f32]| [vec![0.0; 4], row.iter().map(|pixel| pixel - 128.0).collect()].concat();
+        Ok(Samples::new(inputs.rows().flat_map(logits).collect(), &[8])?.into())
+    }
+}
+
+impl DifferentiableModel for Pixels {
+    fn gradient(&self, inputs: &Samples, objective: &dyn Objective) -> Result<Gradient, Error> {
+        let outputs = self.outputs(inputs)?;
+        let (mut values, mut slopes) = (Vec::new(), inputs.clone());
+        for row in 0..inputs.len() {
+            let mut cotangent = [0.0; 8];
+            values.push(objective.evaluate(row, outputs.row(row), &mut cotangent)?);
+            slopes.row_mut(row).copy_from_slice(&cotangent[4..]);
         }
         Ok(Gradient { outputs, values, inputs: slopes })
     }

@@ -1,12 +1,18 @@
 //! Models, data, devices, attacks and threats as the commands need them.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
-use nocebo_core::{Attack, Domain, ModelSpec, Norm, Seed, Task, ThreatModel, ThreatSpec};
+use nocebo_attacks::fit::FitAttack;
+use nocebo_core::{
+    Attack, DifferentiableModel, Domain, MaskTolerance, ModelSpec, Norm, Seed, Segmentation, Task, ThreatModel,
+    ThreatSpec,
+};
 use nocebo_data::{DataError, Dataset, OpenOptions, Split};
+use nocebo_engine::EngineModel;
 use nocebo_graph::{Device, Graph, GraphModel, onnx};
 
-use crate::arguments::{Global, Samples, SplitName};
+use crate::arguments::{ExecutorName, Global, Samples, SplitName};
 use crate::failure::{Failure, OrFail};
 use crate::progress::note;
 
@@ -58,7 +64,10 @@ pub(crate) fn optional_data(path: &Path, split: Split, global: &Global) -> Resul
 /// What a model for these data takes and decides.
 pub(crate) fn spec_for(data: &Dataset) -> ModelSpec {
     let classes = data.class_names().len();
-    let task = if data.is_multi_label() {
+    let task = if data.is_segmentation() {
+        let shape = data.domain().shape()[1..].to_vec();
+        Task::Segmentation(Segmentation { classes, shape, threshold: None, tolerance: MaskTolerance::default() })
+    } else if data.is_multi_label() {
         Task::MultiLabel { thresholds: vec![0.0; classes] }
     } else {
         Task::MultiClass { classes }
@@ -94,16 +103,47 @@ pub(crate) fn graph(path: &Path, data: &Dataset) -> Result<(Graph, ModelSpec), F
     Ok((graph, spec))
 }
 
+/// A frozen network, and what computes it.
+pub(crate) struct Loaded {
+    pub(crate) model: Box<dyn DifferentiableModel>,
+    pub(crate) executor: String,
+}
+
+/// A frozen network on the executor of `--executor`, or on Burn where the engine lacks one of its nodes.
+pub(crate) fn model(graph: Graph, spec: ModelSpec, global: &Global) -> Result<Loaded, Failure> {
+    let device = device(global)?;
+    if global.executor != ExecutorName::Burn {
+        let winograd = global.executor == ExecutorName::Engine;
+        let options = nocebo_engine::Options { winograd, ..nocebo_engine::Options::default() };
+        match EngineModel::new(graph.clone(), spec.clone(), options) {
+            Ok(model) => {
+                let executor =
+                    format!("{} ({})", if winograd { "engine" } else { "engine-direct" }, model.instruction_set());
+                return Ok(Loaded { model: Box::new(model), executor });
+            }
+            Err(nocebo_engine::Error::Unsupported(reason)) => {
+                note(global, format!("runs on the Burn executor: {reason}"));
+            }
+            Err(error) => return Err(error).or_load(),
+        }
+    }
+    Ok(Loaded { model: Box::new(GraphModel::new(graph, spec, &device).or_load()?), executor: "burn".to_owned() })
+}
+
 /// A model with the samples to attack it with.
-pub(crate) fn model_and_samples(samples: &Samples, global: &Global) -> Result<(GraphModel, Dataset), Failure> {
+pub(crate) fn model_and_samples(samples: &Samples, global: &Global) -> Result<(Loaded, Dataset), Failure> {
     let all = data(&samples.data, samples.split.into(), global)?;
     let (graph, spec) = graph(&samples.model, &all)?;
-    let model = GraphModel::new(graph, spec, &device(global)?).or_load()?;
-    let chosen = if samples.samples == 0 { all } else { all.take(samples.samples, Seed(global.seed)).or_usage()? };
-    if samples.batch_size == 0 {
+    let model = model(graph, spec, global)?;
+    Ok((model, chosen(all, samples.samples, samples.batch_size, global)?))
+}
+
+/// So many samples drawn from all, 0 for all, once the batch size is usable.
+pub(crate) fn chosen(all: Dataset, count: usize, batch_size: usize, global: &Global) -> Result<Dataset, Failure> {
+    if batch_size == 0 {
         return Err(Failure::usage("--batch-size must be at least 1"));
     }
-    Ok((model, chosen))
+    if count == 0 { Ok(all) } else { all.take(count, Seed(global.seed)).or_usage() }
 }
 
 /// Mean standard deviation of the channels of the training samples, for budgets in `sd`; that of the samples at hand where
@@ -138,7 +178,31 @@ pub(crate) fn threat(threat: &ThreatSpec, domain: &Domain, standard_deviation: f
 pub(crate) struct NamedAttack {
     pub(crate) name: String,
     pub(crate) settings: toml::Table,
-    pub(crate) attack: Box<dyn Attack>,
+    pub(crate) attack: AnyAttack,
+}
+
+/// An attack that can run, or one that learns from samples first.
+pub(crate) enum AnyAttack {
+    Ready(Box<dyn Attack>),
+    Learns(Box<dyn FitAttack>),
+}
+
+/// Samples for attacks to learn from: of another part of the data, and none that is equal to one of `judged`.
+pub(crate) fn learning_set(samples: &Samples, judged: &Dataset, global: &Global) -> Result<Dataset, Failure> {
+    let usual = if samples.split == SplitName::Train { SplitName::Validation } else { SplitName::Train };
+    let part = samples.learn_from.unwrap_or(usual);
+    if part == samples.split {
+        return Err(Failure::usage("--learn-from: attacks may not learn from the part that is under attack (--split)"));
+    }
+    let all = data(&samples.data, part.into(), global)?;
+    let bits = |row: &[f32]| row.iter().map(|value| value.to_bits()).collect::<Vec<_>>();
+    let seen: BTreeSet<Vec<u32>> = judged.samples().rows().map(bits).collect();
+    let rows: Vec<usize> = (0..all.len()).filter(|&row| !seen.contains(&bits(all.samples().row(row)))).collect();
+    let others = if rows.len() == all.len() { all } else { all.select(&rows).or_usage()? };
+    match samples.learning_samples {
+        0 => Ok(others),
+        wanted => others.take(wanted.min(others.len()), Seed(global.seed).named("learn")).or_usage(),
+    }
 }
 
 /// Attacks from text such as `fgsm,pgd(steps=20,restarts=2)`.
@@ -163,7 +227,12 @@ fn attack(text: &str) -> Result<NamedAttack, Failure> {
         }
         None => (text, toml::Table::new()),
     };
-    let attack = nocebo_attacks::build(name.trim(), settings.clone()).or_usage()?;
+    let (name, table) = (name.trim(), settings.clone());
+    let attack = if nocebo_attacks::learns(name) {
+        AnyAttack::Learns(nocebo_attacks::build_fit(name, table).or_usage()?)
+    } else {
+        AnyAttack::Ready(nocebo_attacks::build(name, table).or_usage()?)
+    };
     Ok(NamedAttack { name: text.replace(' ', ""), settings, attack })
 }
 

@@ -3,7 +3,8 @@
 use serde::Serialize;
 
 use crate::{
-    DifferentiableModel, Error, Goal, GoalKind, GoalObjective, Loss, Norm, Oracle, Queries, Samples, Seed, ThreatModel,
+    DifferentiableModel, Error, Goal, GoalKind, GoalObjective, Loss, Norm, Oracle, Queries, Samples, Seed, Task,
+    ThreatModel,
 };
 
 /// What an attacker must know about the model.
@@ -106,7 +107,9 @@ pub trait Attack: Send + Sync {
 
     /// Perturbs `inputs` (`[batch, elements]`, in the unit of the threat model's domain) to reach `goal`.
     ///
-    /// The clean samples are queried once; those that reach the goal already are returned unchanged, as a success.
+    /// The clean samples are queried once; those that reach the goal already are returned unchanged, as a success. An
+    /// infinite epsilon reaches an attack that uses its whole budget as the least finite one that allows as much
+    /// ([`ThreatModel::finite`]).
     ///
     /// # Errors
     ///
@@ -133,6 +136,15 @@ pub trait Attack: Send + Sync {
                 format!("it can be {}", names(info.goals)),
             ));
         }
+        if info.minimum_norm
+            && info.knowledge == Knowledge::Gradients
+            && matches!(model.spec().task, Task::Segmentation(_))
+        {
+            return Err(Error::unsupported(
+                format!("{} for a segmentation", info.name),
+                "it steps to the boundary of one decision a sample; use an attack that spends a budget, such as pgd",
+            ));
+        }
         if model.spec().domain.shape() != threat.domain().shape() {
             let shape = |domain: &crate::Domain| format!("{:?}", domain.shape());
             return Err(Error::mismatch(
@@ -151,11 +163,12 @@ pub trait Attack: Send + Sync {
         }
         let rows: Vec<usize> = (0..inputs.len()).filter(|&row| !success[row]).collect();
         if !rows.is_empty() && threat.query_limit().is_none_or(|limit| limit > 1) {
+            let threat = if info.minimum_norm { threat.clone() } else { threat.clone().finite() };
             let problem = AttackProblem {
                 oracle: &oracle,
                 inputs: &inputs.select(&rows),
                 goal: &goal.select(&rows),
-                threat,
+                threat: &threat,
                 seed: seed.named(info.name),
             };
             let found = self.perturb(&problem)?;

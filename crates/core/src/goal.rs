@@ -7,6 +7,9 @@ use serde::{Deserialize, Serialize};
 use crate::{Error, Label, Outputs, Task};
 
 /// What an attacker wants of each sample of a batch.
+///
+/// A segmentation is changed by degrees: its task states from which quality on a mask is right, a target is reached, and a
+/// class is present ([`MaskTolerance`](crate::MaskTolerance)).
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Goal {
@@ -119,10 +122,10 @@ impl Goal {
     pub fn is_reached(&self, task: &Task, row: usize, logits: &[f32]) -> bool {
         let decision = task.decide(logits);
         match self {
-            Self::Untargeted { labels } => decision != labels[row],
-            Self::Targeted { targets, .. } => decision == targets[row],
-            Self::FalseNegative { finding } => !has_finding(&decision, *finding),
-            Self::FalsePositive { finding } => has_finding(&decision, *finding),
+            Self::Untargeted { labels } => !task.is_right(&labels[row], &decision),
+            Self::Targeted { targets, .. } => task.is_reached(&targets[row], &decision),
+            Self::FalseNegative { finding } => !task.has_finding(&decision, *finding),
+            Self::FalsePositive { finding } => task.has_finding(&decision, *finding),
         }
     }
 
@@ -151,13 +154,15 @@ impl Goal {
     }
 }
 
-/// Whether a label says that a finding is present: the class itself, class 1 of a binary task, or the flag.
+/// Whether a label says that a finding is present: the class itself, class 1 of a binary task, the flag, or a class
+/// somewhere in a mask.
 ///
 /// For a binary task finding 1 is the disease and finding 0 its absence.
 pub fn has_finding(label: &Label, finding: usize) -> bool {
     match label {
         Label::Class(class) => *class == finding,
         Label::Findings(found) => found[finding],
+        Label::Mask(mask) => mask.iter().any(|class| usize::from(*class) == finding),
     }
 }
 
@@ -186,6 +191,29 @@ mod tests {
         let task = Task::MultiLabel { thresholds: vec![0.0, 0.0] };
         assert!(Goal::FalseNegative { finding: 1 }.is_reached(&task, 0, &[3.0, -1.0]));
         assert!(!Goal::FalsePositive { finding: 1 }.is_reached(&task, 0, &[3.0, -1.0]));
+    }
+
+    #[test]
+    fn goals_of_a_segmentation_are_reached_by_degrees() {
+        let task = Task::Segmentation(crate::segmentation::tests::three_classes());
+        let at = |mask: [u8; 4]| -> Vec<f32> {
+            (0..12).map(|index| f32::from(u8::from(usize::from(mask[index % 4]) == index / 4))).collect()
+        };
+        let labels = vec![Label::Mask(vec![0, 0, 1, 1])];
+        let untargeted = Goal::Untargeted { labels: labels.clone() };
+        let targeted = Goal::Targeted { labels, targets: vec![Label::Mask(vec![0, 2, 2, 255])] };
+        let (hide, invent) = (Goal::FalseNegative { finding: 1 }, Goal::FalsePositive { finding: 2 });
+        let table = [
+            ([0, 0, 1, 1], [false, false, false, false]),
+            ([0, 1, 1, 1], [false, false, false, false]),
+            ([1, 1, 1, 0], [true, false, false, false]),
+            ([0, 2, 2, 1], [true, true, false, true]),
+            ([0, 0, 0, 0], [true, false, true, false]),
+        ];
+        for (mask, expected) in table {
+            let reached = [&untargeted, &targeted, &hide, &invent].map(|goal| goal.is_reached(&task, 0, &at(mask)));
+            assert_eq!(reached, expected, "decided {mask:?}");
+        }
     }
 
     #[test]

@@ -16,6 +16,7 @@ pub mod objective;
 pub mod oracle;
 pub mod samples;
 pub mod seed;
+pub mod segmentation;
 pub mod task;
 pub mod threat;
 
@@ -31,5 +32,6 @@ pub use objective::{GoalObjective, Loss, Objective};
 pub use oracle::{Oracle, Queries};
 pub use samples::{SampleView, Samples};
 pub use seed::Seed;
+pub use segmentation::{MaskTolerance, Overlap, Segmentation};
 pub use task::{Label, Outputs, Task, argmax};
 pub use threat::{Budget, ThreatModel, ThreatSpec};

@@ -17,12 +17,13 @@ pub struct ModelSpec {
 }
 
 impl ModelSpec {
-    /// Checks that there is one name a class or finding.
+    /// Checks the task, and that there is one name a class or finding.
     ///
     /// # Errors
     ///
-    /// When the numbers differ.
+    /// As [`Task::check`], and when the numbers differ.
     pub fn check(&self) -> Result<(), Error> {
+        self.task.check()?;
         if self.class_names.len() == self.task.classes() {
             Ok(())
         } else {

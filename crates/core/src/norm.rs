@@ -64,6 +64,17 @@ impl Norm {
         }
     }
 
+    /// A distance that no two points within the bounds exceed.
+    pub fn greatest_distance(self, domain: &Domain) -> f32 {
+        let (range, elements) = (domain.range(), domain.elements() as f32);
+        match self {
+            Self::L0 => elements,
+            Self::L1 => range * elements,
+            Self::L2 => range * elements.sqrt(),
+            Self::Linf => range,
+        }
+    }
+
     /// The norm of the dual: how fast a linear objective with this gradient can grow, for a unit step.
     ///
     /// L1 of the gradient for Linf, L2 for L2, Linf for L1. For L0 there is no dual; the greatest magnitude is returned.

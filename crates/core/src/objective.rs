@@ -19,6 +19,15 @@
 //! holds for a single finding. Only the sum over several findings of an untargeted multi-label goal is the plain
 //! binary cross-entropy.
 //!
+//! A segmentation has one such number a position; the objective is their mean over the positions that are not ignored,
+//! of −log p(y) (untargeted) or log p(t) (targeted) in place of the log-odds, so that positions already won count little:
+//!
+//! ```text
+//! s = ±log-odds of the class at hand (+ to reach it, − to leave it)
+//! any position helps (untargeted, false positive)  log(1 + eˢ)      all are needed (targeted, false negative)  −log(1 + e⁻ˢ)
+//! Dice   untargeted 1 − mean_c 2Σp_c·y_c / (Σp_c + Σy_c)        targeted  the same mean, by the target
+//! ```
+//!
 //! Sources: cross-entropy as in Goodfellow et al. 2015; margin: Carlini & Wagner 2017 (f6 without the cut at −κ);
 //! DLR: Croce & Hein 2020, arXiv:2003.01690, section 4. DLR needs 3 classes, and 4 when targeted. Scaled: MIFPE, Yu & Xu,
 //! CVPR 2023 (factor as in the authors' code); for several findings the divisor is the least |z|.
@@ -26,7 +35,8 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{Error, Goal, Label, Task};
+use crate::segmentation::IGNORED;
+use crate::{Error, Goal, Label, Segmentation, Task};
 
 /// One number for each sample, to be *increased* by an attack, and its derivative by the outputs.
 pub trait Objective: Sync {
@@ -52,6 +62,8 @@ pub enum Loss {
     Margin,
     /// Difference of logits ratio: the margin, scaled so that multiplying the logits changes nothing.
     Dlr,
+    /// Dice of the probabilities, for a segmentation with a true or a target mask.
+    Dice,
 }
 
 /// The objective that a goal and a loss make for the samples of a batch.
@@ -67,7 +79,7 @@ impl<'a> GoalObjective<'a> {
     ///
     /// # Errors
     ///
-    /// [`Error::Unsupported`] for DLR without 3 exclusive classes, or 4 with a target.
+    /// [`Error::Unsupported`] for DLR without 3 exclusive classes, or 4 with a target, and for Dice without masks.
     pub fn new(goal: &'a Goal, task: &'a Task, loss: Loss) -> Result<Self, Error> {
         if loss == Loss::Dlr {
             let least = match goal {
@@ -82,6 +94,12 @@ impl<'a> GoalObjective<'a> {
             };
             match task {
                 Task::MultiClass { classes } if *classes >= least => {}
+                Task::Segmentation(_) => {
+                    return Err(Error::unsupported(
+                        "DLR loss for a segmentation",
+                        "it needs one decision a sample; use the margin loss",
+                    ));
+                }
                 _ => {
                     return Err(Error::unsupported(
                         format!("DLR loss with {} classes", task.classes()),
@@ -89,6 +107,14 @@ impl<'a> GoalObjective<'a> {
                     ));
                 }
             }
+        }
+        if loss == Loss::Dice
+            && !matches!((task, goal), (Task::Segmentation(_), Goal::Untargeted { .. } | Goal::Targeted { .. }))
+        {
+            return Err(Error::unsupported(
+                "Dice loss for this task or goal",
+                "it compares a segmentation with a whole mask; use cross-entropy",
+            ));
         }
         Ok(Self { goal, task, loss })
     }
@@ -110,6 +136,8 @@ impl Objective for GoalObjective<'_> {
                 Ok(self.flags(&[(0, wanted)], Reach::All, outputs, &[*threshold], cotangent))
             }
             Task::MultiLabel { thresholds } => self.multi_label(row, outputs, thresholds, cotangent),
+            Task::Segmentation(task) if self.loss == Loss::Dice => Ok(self.dice(task, row, outputs, cotangent)),
+            Task::Segmentation(task) => Ok(self.segmentation(task, row, outputs, cotangent)),
         }
     }
 }
@@ -125,7 +153,7 @@ impl GoalObjective<'_> {
     fn multi_class(&self, row: usize, logits: &[f32], cotangent: &mut [f32]) -> f32 {
         let class = |label: &Label| match label {
             Label::Class(class) => *class,
-            Label::Findings(_) => 0, // refused by `Goal::check`
+            Label::Findings(_) | Label::Mask(_) => 0, // refused by `Goal::check`
         };
         // (class to leave, class to reach)
         let (from, to) = match self.goal {
@@ -134,10 +162,16 @@ impl GoalObjective<'_> {
             Goal::FalseNegative { finding } => (Some(*finding), None),
             Goal::FalsePositive { finding } => (None, Some(*finding)),
         };
+        if self.loss == Loss::Dlr {
+            return dlr(logits, from.unwrap_or(0), to, cotangent);
+        }
         let pivot = to.or(from).unwrap_or(0);
-        let sign = if to.is_some() { 1.0 } else { -1.0 };
+        self.exclusive(logits, pivot, if to.is_some() { 1.0 } else { -1.0 }, cotangent)
+    }
+
+    /// `sign` times the log-odds or margin of one of several exclusive classes.
+    fn exclusive(&self, logits: &[f32], pivot: usize, sign: f32, cotangent: &mut [f32]) -> f32 {
         match self.loss {
-            Loss::CrossEntropy => sign * log_odds(logits, pivot, sign, cotangent),
             Loss::ScaledCrossEntropy => {
                 let top = crate::argmax(logits);
                 let scale = scale(logits[top] - logits[greatest_other(logits, top)]);
@@ -146,18 +180,98 @@ impl GoalObjective<'_> {
             }
             Loss::Margin => {
                 let other = greatest_other(logits, pivot);
+                cotangent.fill(0.0);
                 cotangent[pivot] = sign;
                 cotangent[other] = -sign;
                 sign * (logits[pivot] - logits[other])
             }
-            Loss::Dlr => dlr(logits, from.unwrap_or(0), to, cotangent),
+            // DLR and Dice do not come here.
+            Loss::CrossEntropy | Loss::Dlr | Loss::Dice => sign * log_odds(logits, pivot, sign, cotangent),
         }
+    }
+
+    /// Class of each position that the goal is about, whether to reach it (+1) or to leave it (−1), and whether any
+    /// position helps or all are needed.
+    fn positions(&self, row: usize, position: usize) -> (usize, f32, Reach) {
+        let class = |label: &Label| match label {
+            Label::Mask(mask) => usize::from(mask[position]),
+            Label::Class(_) | Label::Findings(_) => usize::from(IGNORED), // refused by `Goal::check`
+        };
+        match self.goal {
+            Goal::Untargeted { labels } => (class(&labels[row]), -1.0, Reach::Any),
+            Goal::Targeted { targets, .. } => (class(&targets[row]), 1.0, Reach::All),
+            Goal::FalseNegative { finding } => (*finding, -1.0, Reach::All),
+            Goal::FalsePositive { finding } => (*finding, 1.0, Reach::Any),
+        }
+    }
+
+    fn segmentation(&self, task: &Segmentation, row: usize, outputs: &[f32], cotangent: &mut [f32]) -> f32 {
+        let counted = |position: &usize| self.positions(row, *position).0 != usize::from(IGNORED);
+        let share = 1.0 / (0..task.positions()).filter(counted).count().max(1) as f64;
+        let (mut logits, mut slopes) = (vec![0.0; task.classes], vec![0.0; task.classes]);
+        let mut sum = 0.0;
+        for position in (0..task.positions()).filter(counted) {
+            let (class, sign, reach) = self.positions(row, position);
+            task.gather(outputs, position, &mut logits);
+            let value = f64::from(self.exclusive(&logits, class, sign, &mut slopes));
+            let (term, slope) = match (self.loss, reach) {
+                (Loss::Margin, _) => (value, 1.0),
+                (_, Reach::Any) => (softplus(value), sigmoid(value)),
+                (_, Reach::All) => (-softplus(-value), sigmoid(-value)),
+            };
+            sum += share * term;
+            task.scatter(&slopes, share * slope, position, cotangent);
+        }
+        sum as f32
+    }
+
+    fn dice(&self, task: &Segmentation, row: usize, outputs: &[f32], cotangent: &mut [f32]) -> f32 {
+        let classes = task.classes;
+        let mut logits = vec![0.0; classes];
+        let mut probabilities = |position: usize| -> Vec<f64> {
+            task.gather(outputs, position, &mut logits);
+            let greatest = f64::from(logits[crate::argmax(&logits)]);
+            let powers: Vec<f64> = logits.iter().map(|logit| (f64::from(*logit) - greatest).exp()).collect();
+            let sum: f64 = powers.iter().sum();
+            powers.into_iter().map(|power| power / sum).collect()
+        };
+        let class = |position: &usize| self.positions(row, *position).0;
+        let counted: Vec<usize> =
+            (0..task.positions()).filter(|position| class(position) != usize::from(IGNORED)).collect();
+        // Σ p·y and Σ p + Σ y of each class, the classes that the mask lacks included as far as they are answered.
+        let (mut both, mut sums) = (vec![0.0; classes], vec![0.0; classes]);
+        for position in &counted {
+            let wanted = class(position);
+            for (class, p) in probabilities(*position).into_iter().enumerate() {
+                sums[class] += p;
+                if class == wanted {
+                    both[class] += p;
+                    sums[class] += 1.0;
+                }
+            }
+        }
+        let sign = if matches!(self.goal, Goal::Targeted { .. }) { 1.0 } else { -1.0 };
+        let share = 2.0 * sign / classes as f64;
+        for position in &counted {
+            let (wanted, p) = (class(position), probabilities(*position));
+            let by_p: Vec<f64> = (0..classes)
+                .map(|class| {
+                    let own = if class == wanted { sums[class] } else { 0.0 };
+                    share * (own - both[class]) / (sums[class] * sums[class]).max(f64::MIN_POSITIVE)
+                })
+                .collect();
+            let mean: f64 = by_p.iter().zip(&p).map(|(slope, p)| slope * p).sum();
+            let slopes: Vec<f32> = by_p.iter().zip(&p).map(|(slope, p)| (p * (slope - mean)) as f32).collect();
+            task.scatter(&slopes, 1.0, *position, cotangent);
+        }
+        let dice: f64 = (0..classes).map(|class| share * both[class] / sums[class].max(f64::MIN_POSITIVE)).sum();
+        (if sign > 0.0 { dice } else { 1.0 + dice }) as f32
     }
 
     fn multi_label(&self, row: usize, logits: &[f32], thresholds: &[f32], cotangent: &mut [f32]) -> Result<f32, Error> {
         let flags = |label: &Label, invert: bool| match label {
             Label::Findings(found) => Ok(found.iter().map(|found| *found != invert).enumerate().collect::<Vec<_>>()),
-            Label::Class(_) => Err(Error::mismatch("label", "findings", "a class")),
+            Label::Class(_) | Label::Mask(_) => Err(Error::mismatch("label", "findings", "another kind")),
         };
         let (wanted, reach) = match self.goal {
             Goal::Untargeted { labels } => (flags(&labels[row], true)?, Reach::Any),
@@ -332,9 +446,65 @@ mod tests {
         cases
     }
 
+    fn segmentations() -> Vec<(Goal, Task, Loss, Vec<f32>)> {
+        let classes = crate::segmentation::tests::three_classes();
+        let single = Segmentation { classes: 2, threshold: Some(0.2), ..classes.clone() };
+        let logits: Vec<f32> = (0..12).map(|index| ((index * 7 % 11) as f32 - 5.0) * 0.3).collect();
+        let mask = |positions: [u8; 4]| vec![Label::Mask(positions.to_vec())];
+        let (labels, targets) = (mask([0, 1, 1, IGNORED]), mask([1, 1, 0, 0]));
+        let mut cases = Vec::new();
+        for loss in [Loss::CrossEntropy, Loss::Margin, Loss::Dice] {
+            for task in [classes.clone(), single.clone()] {
+                let logits = logits[..task.logits() * 4].to_vec();
+                let task = Task::Segmentation(task);
+                let mut add = |goal| cases.push((goal, task.clone(), loss, logits.clone()));
+                add(Goal::Untargeted { labels: labels.clone() });
+                add(Goal::Targeted { labels: labels.clone(), targets: targets.clone() });
+                if loss != Loss::Dice {
+                    add(Goal::FalseNegative { finding: 1 });
+                    add(Goal::FalsePositive { finding: 1 });
+                }
+            }
+        }
+        cases
+    }
+
+    #[test]
+    fn a_segmentation_is_the_mean_over_its_positions() {
+        let task = Task::Segmentation(Segmentation { classes: 2, ..crate::segmentation::tests::three_classes() });
+        let goal = Goal::Untargeted { labels: vec![Label::Mask(vec![0, 0, 1, IGNORED])] };
+        let logits = [2.0, 0.0, 1.0, 9.0, 0.0, 1.0, 0.0, 0.0];
+        let (value, cotangent) = evaluate(&goal, &task, Loss::Margin, &logits);
+        assert!((value - (-2.0 + 1.0 + 1.0) / 3.0).abs() < 1e-6);
+        assert_eq!((cotangent[3], cotangent[7], cotangent[0]), (0.0, 0.0, -1.0 / 3.0));
+        // −log p_y: log(1+e⁻²), log(1+e), log(1+e).
+        let expected = (0.126_928 + 1.313_262 + 1.313_262) / 3.0;
+        assert!((evaluate(&goal, &task, Loss::CrossEntropy, &logits).0 - expected).abs() < 1e-5);
+        // Confident logits: probabilities are 0 and 1, so Dice is that of the masks [0, 1, 0] and [0, 0, 1].
+        let logits = [900.0, 0.0, 900.0, 0.0, 0.0, 900.0, 0.0, 0.0];
+        assert!((evaluate(&goal, &task, Loss::Dice, &logits).0 - (1.0 - 0.5 * (0.5 + 0.0))).abs() < 1e-6);
+        let refused = |goal: &Goal, loss| GoalObjective::new(goal, &task, loss).unwrap_err().to_string();
+        assert!(refused(&goal, Loss::Dlr).contains("DLR loss for a segmentation"));
+        assert!(refused(&Goal::FalseNegative { finding: 1 }, Loss::Dice).contains("Dice loss"));
+        assert!(GoalObjective::new(&goal, &Task::MultiClass { classes: 3 }, Loss::Dice).is_err());
+    }
+
+    #[test]
+    fn a_step_along_the_derivative_brings_every_goal_of_a_segmentation_nearer() {
+        for (goal, task, loss, logits) in segmentations() {
+            let (mut moved, mut reached) = (logits, false);
+            for _ in 0..2000 {
+                let slopes = evaluate(&goal, &task, loss, &moved).1;
+                moved.iter_mut().zip(slopes).for_each(|(logit, slope)| *logit += slope);
+                reached |= goal.is_reached(&task, 0, &moved);
+            }
+            assert!(reached, "{goal:?} {loss:?}");
+        }
+    }
+
     #[test]
     fn every_derivative_agrees_with_central_differences() {
-        for (goal, task, loss, logits) in every_case() {
+        for (goal, task, loss, logits) in every_case().into_iter().chain(segmentations()) {
             let (_, cotangent) = evaluate(&goal, &task, loss, &logits);
             for index in 0..logits.len() {
                 let at = |shift: f32| {

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Error, Samples};
+use crate::{Error, Samples, Segmentation, has_finding};
 
 /// What a model decides. Outputs are logits: before softmax or sigmoid.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
@@ -24,6 +24,8 @@ pub enum Task {
         /// One threshold a finding, as in [`Task::Binary`].
         thresholds: Vec<f32>,
     },
+    /// One class a position of the sample.
+    Segmentation(Segmentation),
 }
 
 /// The truth about a sample, a wanted answer, or a model's decision.
@@ -34,15 +36,30 @@ pub enum Label {
     Class(usize),
     /// One flag a finding of a multi-label task.
     Findings(Vec<bool>),
+    /// One class a position of a segmentation, row by row; [`IGNORED`](crate::segmentation::IGNORED) for none.
+    Mask(Vec<u8>),
 }
 
 impl Task {
+    /// Checks what a file may say of a task.
+    ///
+    /// # Errors
+    ///
+    /// When a number of a segmentation is out of range.
+    pub fn check(&self) -> Result<(), Error> {
+        match self {
+            Self::Segmentation(segmentation) => segmentation.check(),
+            _ => Ok(()),
+        }
+    }
+
     /// Number of logits a sample.
     pub fn outputs(&self) -> usize {
         match self {
             Self::MultiClass { classes } => *classes,
             Self::Binary { .. } => 1,
             Self::MultiLabel { thresholds } => thresholds.len(),
+            Self::Segmentation(segmentation) => segmentation.logits() * segmentation.positions(),
         }
     }
 
@@ -50,6 +67,7 @@ impl Task {
     pub fn classes(&self) -> usize {
         match self {
             Self::Binary { .. } => 2,
+            Self::Segmentation(segmentation) => segmentation.classes,
             _ => self.outputs(),
         }
     }
@@ -62,6 +80,35 @@ impl Task {
             Self::MultiLabel { thresholds } => {
                 Label::Findings(logits.iter().zip(thresholds).map(|(logit, threshold)| logit > threshold).collect())
             }
+            Self::Segmentation(segmentation) => Label::Mask(segmentation.decide(logits)),
+        }
+    }
+
+    /// Whether a decision counts as the true one: equal, or for a mask good enough.
+    pub fn is_right(&self, truth: &Label, decision: &Label) -> bool {
+        match (self, truth, decision) {
+            (Self::Segmentation(segmentation), Label::Mask(truth), Label::Mask(decision)) => {
+                segmentation.is_right(&segmentation.overlaps(truth, decision))
+            }
+            _ => truth == decision,
+        }
+    }
+
+    /// Whether a decision counts as a target: equal, or for a mask near enough.
+    pub fn is_reached(&self, target: &Label, decision: &Label) -> bool {
+        match (self, target, decision) {
+            (Self::Segmentation(segmentation), Label::Mask(target), Label::Mask(decision)) => {
+                segmentation.is_reached(&segmentation.overlaps(target, decision))
+            }
+            _ => target == decision,
+        }
+    }
+
+    /// [`has_finding`], but a class of a mask must cover as much of it as the task says.
+    pub fn has_finding(&self, label: &Label, finding: usize) -> bool {
+        match (self, label) {
+            (Self::Segmentation(segmentation), Label::Mask(mask)) => segmentation.is_present(mask, finding),
+            _ => has_finding(label, finding),
         }
     }
 
@@ -74,6 +121,9 @@ impl Task {
         match (self, label) {
             (Self::MultiClass { .. } | Self::Binary { .. }, Label::Class(class)) if *class < self.classes() => Ok(()),
             (Self::MultiLabel { thresholds }, Label::Findings(found)) if found.len() == thresholds.len() => Ok(()),
+            (Self::Segmentation(segmentation), Label::Mask(mask)) => segmentation.check_mask(mask),
+            (Self::Segmentation(_), _) => Err(Error::mismatch("label", "a mask", "another kind of label")),
+            (_, Label::Mask(_)) => Err(Error::mismatch("label", "a class or findings", "a mask")),
             (Self::MultiLabel { thresholds }, _) => {
                 Err(Error::mismatch("label", format!("{} findings", thresholds.len()), format!("{label:?}")))
             }
@@ -137,6 +187,7 @@ impl Outputs {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::MaskTolerance;
 
     #[test]
     fn decisions_follow_thresholds_and_the_first_of_equals() {
@@ -149,10 +200,29 @@ mod tests {
     }
 
     #[test]
+    fn masks_are_right_and_reached_by_degrees() {
+        let tolerance = MaskTolerance { right: 0.6, reached: 0.9, present: 0.5 };
+        let task = Task::Segmentation(Segmentation { classes: 2, shape: vec![4], threshold: None, tolerance });
+        task.check().unwrap();
+        assert_eq!((task.outputs(), task.classes()), (8, 2));
+        let mask = |classes: [u8; 4]| Label::Mask(classes.to_vec());
+        assert_eq!(task.decide(&[1.0, 1.0, 0.0, 0.0, 0.0, 0.0, 1.0, 1.0]), mask([0, 0, 1, 1]));
+        // Dice (2/3 + 4/5)/2 = 0.73.
+        let truth = mask([0, 0, 1, 1]);
+        assert!(task.is_right(&truth, &mask([0, 1, 1, 1])) && !task.is_reached(&truth, &mask([0, 1, 1, 1])));
+        assert!(task.is_reached(&truth, &truth) && !task.is_right(&truth, &mask([1, 1, 1, 1])));
+        assert!(task.has_finding(&truth, 1) && !task.has_finding(&mask([0, 1, 0, 0]), 1));
+        assert!(task.check_label(&truth).is_ok() && task.check_label(&Label::Class(1)).is_err());
+        let text = serde_json::to_string(&(&task, &truth)).unwrap();
+        assert_eq!(serde_json::from_str::<(Task, Label)>(&text).unwrap(), (task, truth));
+    }
+
+    #[test]
     fn labels_that_cannot_belong_to_a_task_are_refused() {
         assert!(Task::MultiClass { classes: 3 }.check_label(&Label::Class(3)).is_err());
         assert!(Task::Binary { threshold: 0.0 }.check_label(&Label::Class(1)).is_ok());
         assert!(Task::Binary { threshold: 0.0 }.check_label(&Label::Findings(vec![true])).is_err());
+        assert!(Task::Binary { threshold: 0.0 }.check_label(&Label::Mask(vec![0])).is_err());
         let labels = Task::MultiLabel { thresholds: vec![0.0, 2.0] };
         assert!(labels.check_label(&Label::Findings(vec![true])).is_err());
         assert!(labels.check_label(&Label::Findings(vec![true, false])).is_ok());

@@ -37,6 +37,16 @@ impl ThreatModel {
         self
     }
 
+    /// The same threat with a finite epsilon: no limit becomes the least that allows every change within the bounds, so
+    /// that a step can be a fraction of it.
+    #[must_use]
+    pub fn finite(mut self) -> Self {
+        if self.epsilon.is_infinite() {
+            self.epsilon = self.norm.greatest_distance(&self.domain);
+        }
+        self
+    }
+
     /// Norm of a change.
     pub fn norm(&self) -> Norm {
         self.norm
@@ -203,7 +213,7 @@ enum Place {
 /// An epsilon as a user writes it: a number in the unit of the data, or with a suffix.
 ///
 /// `4` is four of the domain's units, `10HU` asserts the unit, `4/255range` or `0.1range` is a fraction of the
-/// distance between the bounds, `0.1sd` is in standard deviations of the data.
+/// distance between the bounds, `0.1sd` is in standard deviations of the data. `inf` is no limit but the bounds.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Budget {
     value: f64,
@@ -225,8 +235,12 @@ impl FromStr for Budget {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self, Error> {
-        let refuse = || Error::invalid("epsilon", "a number such as 4, 10HU, 4/255range, 0.1sd", format!("`{text}`"));
+        let refuse =
+            || Error::invalid("epsilon", "a number such as 4, 10HU, 4/255range, 0.1sd, or inf", format!("`{text}`"));
         let text = text.trim();
+        if text.eq_ignore_ascii_case("inf") {
+            return Ok(Self { value: f64::INFINITY, unit: BudgetUnit::Data });
+        }
         let split = text.find(|c: char| c.is_ascii_alphabetic() && !matches!(c, 'e' | 'E')).unwrap_or(text.len());
         let (number, suffix) = text.split_at(split);
         let unit = match suffix.trim().to_ascii_lowercase().as_str() {
@@ -244,7 +258,7 @@ impl FromStr for Budget {
             Some((numerator, denominator)) => parse(numerator)? / parse(denominator)?,
             None => parse(number)?,
         };
-        if !value.is_finite() || value < 0.0 {
+        if !(value as f32).is_finite() || value < 0.0 {
             return Err(Error::invalid("epsilon", "finite and at least 0", format!("`{text}`")));
         }
         Ok(Self { value, unit })
@@ -327,13 +341,14 @@ mod tests {
         assert_eq!(resolve("0.1sd").unwrap(), 5.0);
         assert_eq!(resolve("1e-1").unwrap(), 0.1);
         assert_eq!(resolve("2gl").unwrap(), 2.0);
+        assert_eq!(resolve("inf").unwrap(), f32::INFINITY);
         let message = resolve("10HU").unwrap_err().to_string();
         assert!(message.contains("expected grey levels") && message.contains("got HU"), "{message}");
     }
 
     #[test]
     fn budgets_that_mean_nothing_are_refused() {
-        for text in ["", "-1", "NaN", "inf", "8/0", "x", "4px", "1,2", "--", "1e999"] {
+        for text in ["", "-1", "NaN", "-inf", "infHU", "inf/2", "8/0", "x", "4px", "1,2", "--", "1e39", "1e999"] {
             assert!(text.parse::<Budget>().is_err(), "{text}");
         }
         for text in ["4", "linf", "l3:4", "linf:", "linf:1,,2", "linf:-1"] {
@@ -342,6 +357,16 @@ mod tests {
         assert_eq!("linf:0.5,1".parse::<ThreatSpec>().unwrap().budgets.len(), 2);
         assert!(ThreatModel::new(Norm::L2, -1.0, images()).is_err());
         assert!(ThreatModel::new(Norm::L2, f32::NAN, images()).is_err());
+    }
+
+    #[test]
+    fn no_limit_becomes_what_the_bounds_allow() {
+        for (norm, epsilon) in [(Norm::L0, 16.0), (Norm::L1, 4080.0), (Norm::L2, 1020.0), (Norm::Linf, 255.0)] {
+            let threat = ThreatModel::new(norm, f32::INFINITY, images()).unwrap().finite();
+            assert_eq!(threat.epsilon(), epsilon, "{norm}");
+            assert!(threat.allows(&[0.0; 16], &[255.0; 16]));
+            assert_eq!(ThreatModel::new(norm, 2.0, images()).unwrap().finite().epsilon(), 2.0);
+        }
     }
 
     #[test]

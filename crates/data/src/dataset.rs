@@ -6,14 +6,16 @@ use std::fmt;
 use rand::seq::SliceRandom;
 use serde::{Deserialize, Serialize};
 
-use nocebo_core::{Domain, Label, Samples, Seed};
+use nocebo_core::segmentation::IGNORED;
+use nocebo_core::{Domain, Label, Samples, Seed, has_finding};
 
 use crate::{DataError, Split};
 
 /// Labelled samples of one split, in physical units.
 ///
 /// There is at least one sample, all values are finite and inside the domain's bounds, and every label fits the
-/// classes. All labels are [`Label::Class`] or all are [`Label::Findings`].
+/// classes. All labels are [`Label::Class`], or all are [`Label::Findings`], or all are [`Label::Mask`], with one class a
+/// position of a channel.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Dataset {
     samples: Samples,
@@ -22,6 +24,7 @@ pub struct Dataset {
     domain: Domain,
     patients: Option<Vec<String>>,
     groups: BTreeMap<String, Vec<String>>,
+    frequency: Option<f64>,
     source: String,
     warnings: Vec<Warning>,
 }
@@ -114,9 +117,20 @@ impl Dataset {
         }
         check_finite(&source, &samples)?;
         domain.check(&samples)?;
-        check_labels(&source, &labels, &class_names, samples.len())?;
+        let positions = samples.elements() / samples.shape()[0];
+        check_labels(&source, &labels, &class_names, samples.len(), positions)?;
         let warnings = missing_classes(&labels, &class_names);
-        Ok(Self { samples, labels, class_names, domain, patients: None, groups: BTreeMap::new(), source, warnings })
+        Ok(Self {
+            samples,
+            labels,
+            class_names,
+            domain,
+            patients: None,
+            groups: BTreeMap::new(),
+            frequency: None,
+            source,
+            warnings,
+        })
     }
 
     /// The same data with one patient key a sample.
@@ -139,6 +153,13 @@ impl Dataset {
         self.check_length("subgroup values", values.len())?;
         self.groups.insert(name.into(), values);
         Ok(self)
+    }
+
+    /// The same data as signals with so many samples a second, in hertz.
+    #[must_use]
+    pub fn with_frequency(mut self, frequency: f64) -> Self {
+        self.frequency = Some(frequency);
+        self
     }
 
     /// The same labels with other samples, such as perturbed ones.
@@ -204,6 +225,11 @@ impl Dataset {
         &self.groups
     }
 
+    /// Samples a second of signals, in hertz.
+    pub fn frequency(&self) -> Option<f64> {
+        self.frequency
+    }
+
     /// Where the data come from, in words.
     pub fn source(&self) -> &str {
         &self.source
@@ -217,6 +243,11 @@ impl Dataset {
     /// Whether several findings can be present at once.
     pub fn is_multi_label(&self) -> bool {
         matches!(self.labels.first(), Some(Label::Findings(_)))
+    }
+
+    /// Whether every position of a sample has its own class.
+    pub fn is_segmentation(&self) -> bool {
+        matches!(self.labels.first(), Some(Label::Mask(_)))
     }
 
     /// The given rows in the given order.
@@ -245,6 +276,7 @@ impl Dataset {
             domain: self.domain.clone(),
             patients: self.patients.as_ref().map(pick),
             groups: self.groups.iter().map(|(name, values)| (name.clone(), pick(values))).collect(),
+            frequency: self.frequency,
             source: self.source.clone(),
             warnings,
         })
@@ -252,7 +284,7 @@ impl Dataset {
 
     /// `count` samples drawn without replacement, in their order in the data set; all of them when there are no more.
     ///
-    /// Each label (each combination of findings) keeps its share: shares are rounded down, and the samples still
+    /// Each label (each combination of findings; masks are all alike) keeps its share: shares are rounded down, and the samples still
     /// missing go to the labels with the greatest remainder, the more frequent label first.
     ///
     /// # Errors
@@ -262,9 +294,9 @@ impl Dataset {
         if count >= self.len() {
             return Ok(self.clone());
         }
-        let mut strata: BTreeMap<&Label, Vec<usize>> = BTreeMap::new();
+        let mut strata: BTreeMap<Label, Vec<usize>> = BTreeMap::new();
         for (row, label) in self.labels.iter().enumerate() {
-            strata.entry(label).or_default().push(row);
+            strata.entry(stratum(label)).or_default().push(row);
         }
         let mut strata: Vec<Vec<usize>> = strata.into_values().collect();
         let share = |stratum: &Vec<usize>| (stratum.len() * count / self.len(), stratum.len() * count % self.len());
@@ -284,7 +316,7 @@ impl Dataset {
         self.select(&rows)
     }
 
-    /// Number of samples of each class, or with each finding.
+    /// Number of samples of each class, with each finding, or with each class somewhere in their mask.
     pub fn class_counts(&self) -> Vec<usize> {
         count_classes(&self.labels, self.class_names.len())
     }
@@ -327,7 +359,13 @@ fn check_finite(source: &str, samples: &Samples) -> Result<(), DataError> {
     Ok(())
 }
 
-fn check_labels(source: &str, labels: &[Label], class_names: &[String], samples: usize) -> Result<(), DataError> {
+fn check_labels(
+    source: &str,
+    labels: &[Label],
+    class_names: &[String],
+    samples: usize,
+    positions: usize,
+) -> Result<(), DataError> {
     if labels.len() != samples {
         return Err(DataError::Length {
             file: source.to_owned(),
@@ -346,8 +384,15 @@ fn check_labels(source: &str, labels: &[Label], class_names: &[String], samples:
             advice: "a classifier needs something to tell apart; check the labels",
         });
     }
+    let masks = matches!(labels.first(), Some(Label::Mask(_)));
     for (sample, label) in labels.iter().enumerate() {
         let (expected, got) = match label {
+            Label::Mask(mask) if masks => match mask_fault(mask, positions, class_names.len()) {
+                Some(fault) => fault,
+                None => continue,
+            },
+            Label::Mask(_) => ("a class or findings, as the first sample has".to_owned(), "a mask".to_owned()),
+            _ if masks => ("a mask, as the first sample has".to_owned(), "a class or findings".to_owned()),
             Label::Class(class) if !multi_label && *class < class_names.len() => continue,
             Label::Findings(findings) if multi_label && findings.len() == class_names.len() => continue,
             Label::Class(class) if multi_label => (format!("{} findings", class_names.len()), format!("class {class}")),
@@ -362,6 +407,26 @@ fn check_labels(source: &str, labels: &[Label], class_names: &[String], samples:
     Ok(())
 }
 
+/// What samples are drawn by: their label, as long as several can share it.
+pub(crate) fn stratum(label: &Label) -> Label {
+    match label {
+        Label::Mask(_) => Label::Mask(Vec::new()),
+        Label::Class(_) | Label::Findings(_) => label.clone(),
+    }
+}
+
+/// What a mask should have been, and what it is instead.
+fn mask_fault(mask: &[u8], positions: usize, classes: usize) -> Option<(String, String)> {
+    if mask.len() != positions {
+        return Some((format!("a mask of {positions} positions"), mask.len().to_string()));
+    }
+    if mask.iter().all(|&class| class == IGNORED) {
+        return Some(("a position that is not ignored".to_owned(), "none".to_owned()));
+    }
+    let strange = mask.iter().find(|&&class| class != IGNORED && usize::from(class) >= classes)?;
+    Some((format!("classes from 0 to {}", classes - 1), strange.to_string()))
+}
+
 fn count_classes(labels: &[Label], classes: usize) -> Vec<usize> {
     let mut counts = vec![0; classes];
     for label in labels {
@@ -370,6 +435,11 @@ fn count_classes(labels: &[Label], classes: usize) -> Vec<usize> {
             Label::Findings(findings) => {
                 for (count, present) in counts.iter_mut().zip(findings) {
                     *count += usize::from(*present);
+                }
+            }
+            Label::Mask(_) => {
+                for (class, count) in counts.iter_mut().enumerate() {
+                    *count += usize::from(has_finding(label, class));
                 }
             }
         }

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use nocebo_core::{Label, Seed};
 
+use crate::dataset::stratum;
 use crate::{DataError, Dataset, Warning};
 
 /// A part of a data set.
@@ -69,7 +70,7 @@ impl Default for Fractions {
 }
 
 impl Fractions {
-    fn shares(self) -> Result<[f64; 3], DataError> {
+    pub(crate) fn shares(self) -> Result<[f64; 3], DataError> {
         let shares = [self.train, self.validation, self.test];
         let usable = shares.iter().all(|share| (0.0..=1.0).contains(share));
         if usable && (shares.iter().sum::<f64>() - 1.0).abs() < 1e-6 {
@@ -83,7 +84,7 @@ impl Fractions {
     }
 }
 
-/// Draws a split for each sample: stratified by label, whole patients only, the same for the same seed.
+/// Draws a split for each sample: stratified by label (masks are all alike), whole patients only, the same for the same seed.
 ///
 /// Samples of one patient stay together; a sample without a patient key is its own patient. A patient belongs to the
 /// stratum of its rarest label. In each stratum the patients are shuffled with (seed, number of the stratum) and dealt one by one to
@@ -110,8 +111,9 @@ pub fn assign(
             got: patients.len(),
         });
     }
+    let labels: Vec<Label> = labels.iter().map(stratum).collect();
     let mut frequency: BTreeMap<&Label, usize> = BTreeMap::new();
-    for label in labels {
+    for label in &labels {
         *frequency.entry(label).or_default() += 1;
     }
     let mut groups: BTreeMap<(&str, usize), Vec<usize>> = BTreeMap::new();

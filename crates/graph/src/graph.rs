@@ -21,6 +21,7 @@ impl std::fmt::Display for Dimension {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Fixed(side) => write!(formatter, "{side}"),
+            Self::Symbolic(name) if name.is_empty() => formatter.write_str("?"),
             Self::Symbolic(name) => formatter.write_str(name),
         }
     }
@@ -43,6 +44,19 @@ impl Input {
         let sample = sample.iter().map(|&side| Dimension::Fixed(side));
         let shape = std::iter::once(Dimension::Symbolic("batch".into())).chain(sample).collect();
         Self { name: name.into(), shape: Some(shape), element: ElementType::F32 }
+    }
+}
+
+impl std::fmt::Display for Input {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(formatter, "{}: {}", self.name, self.element)?;
+        match &self.shape {
+            Some(shape) => {
+                let sides: Vec<String> = shape.iter().map(ToString::to_string).collect();
+                write!(formatter, " [{}]", sides.join(", "))
+            }
+            None => formatter.write_str(" of any shape"),
+        }
     }
 }
 
@@ -229,9 +243,14 @@ impl Graph {
         let mut graph = self.clone();
         let last = self.outputs.first().and_then(|name| self.nodes.iter().find(|node| node.outputs.contains(name)));
         if let (Some(last), Some(output)) = (last, graph.outputs.first_mut()) {
+            let exclusive = match task {
+                Task::MultiClass { .. } => true,
+                Task::Segmentation(segmentation) => segmentation.threshold.is_none(),
+                _ => false,
+            };
             let probabilities = match &last.operator {
-                Operator::Softmax(softmax) => !softmax.logarithm && matches!(task, Task::MultiClass { .. }),
-                Operator::Activation(Activation::Sigmoid) => !matches!(task, Task::MultiClass { .. }),
+                Operator::Softmax(softmax) => !softmax.logarithm && exclusive,
+                Operator::Activation(Activation::Sigmoid) => !exclusive,
                 _ => false,
             };
             if probabilities {

@@ -2,16 +2,21 @@
 //! edited and printed.
 
 pub mod builder;
+pub mod edit;
 pub mod error;
 pub mod executor;
 pub mod graph;
+mod memory;
 pub mod model;
+pub mod network;
 pub mod onnx;
 pub mod operators;
 mod plan;
+pub mod summary;
 pub mod tensor;
 pub mod train;
 mod value;
+pub mod weights;
 pub mod zoo;
 
 pub use builder::{GraphBuilder, Handle};
@@ -20,4 +25,5 @@ pub use error::{Error, OperatorError};
 pub use executor::Executor;
 pub use graph::{Dimension, Graph, Input, Node};
 pub use model::GraphModel;
+pub use network::Network;
 pub use tensor::{ElementType, Tensor};

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Arc;
 
-use nocebo_core::{DifferentiableModel, Gradient, Model, ModelSpec, Objective, Outputs, Samples};
+use nocebo_core::{DifferentiableModel, Gradient, Model, ModelSpec, Objective, Outputs, Samples, Task};
 use rayon::prelude::*;
 
 use crate::executor::{Execution, Executor, Mode, no_gradient};
@@ -17,7 +17,11 @@ use crate::{Device, Dimension, Error, Graph};
 /// Matrix products round differently for different shapes, so every pass has the same one: the last is filled up with
 /// copies of its first sample. The value is a compromise between full passes and little waste on the few samples that
 /// an attack still works on.
-const CHUNK: usize = 16;
+pub(crate) const CHUNK: usize = 16;
+
+/// Most values of the samples of one pass: of large pictures and volumes there are fewer than [`CHUNK`], down to one, since
+/// a network keeps many times their size.
+const CHUNK_VALUES: usize = 1 << 18;
 
 impl Graph {
     /// The spec that nocebo wrote into this graph; `None` for a graph from elsewhere.
@@ -74,22 +78,28 @@ impl GraphModel {
         };
         let chunk = match input.shape.as_deref().and_then(<[Dimension]>::first) {
             Some(Dimension::Fixed(batch)) if *batch > 0 => *batch,
-            _ => CHUNK,
+            _ => (CHUNK_VALUES / spec.domain.elements()).clamp(1, CHUNK),
         };
         let executor = Executor::new(graph.clone(), device)?;
         let mut shape = vec![chunk];
         shape.extend_from_slice(spec.domain.shape());
         let facts = executor.facts(&[shape])?;
         let output = facts.get(&graph.outputs[0]).and_then(|fact| fact.shape.clone());
-        let expected = spec.task.outputs();
-        let got: Option<usize> = output.as_ref().map(|shape| shape.iter().product());
-        if got != Some(chunk * expected) {
+        let fits = |got: &[usize]| match &spec.task {
+            Task::Segmentation(task) => {
+                got.len() == task.shape.len() + 2 && got[..2] == [chunk, task.logits()] && got[2..] == task.shape
+            }
+            task => got.iter().product::<usize>() == chunk * task.outputs(),
+        };
+        if !output.as_deref().is_some_and(fits) {
             let got = output.map_or("a shape that depends on the values".to_owned(), |shape| format!("{shape:?}"));
-            return Err(Error::graph(
-                "output of the network",
-                format!("{expected} logits for each of {chunk} samples"),
-                got,
-            ));
+            let expected = match &spec.task {
+                Task::Segmentation(task) => {
+                    format!("{} logits for each of {:?} positions of {chunk} samples", task.logits(), task.shape)
+                }
+                task => format!("{} logits for each of {chunk} samples", task.outputs()),
+            };
+            return Err(Error::graph("output of the network", expected, got));
         }
         Ok(Self { executor, spec, chunk })
     }
@@ -185,13 +195,6 @@ fn floats(value: &Value) -> Result<Vec<f32>, Error> {
     read.map_err(|reason| Error::graph("output of the network", "values", reason))
 }
 
-fn boxed(error: Error) -> nocebo_core::Error {
-    match error {
-        Error::Core(error) => error,
-        error => nocebo_core::Error::Model(Box::new(error)),
-    }
-}
-
 impl Model for GraphModel {
     fn spec(&self) -> &ModelSpec {
         &self.spec
@@ -199,15 +202,15 @@ impl Model for GraphModel {
 
     fn outputs(&self, inputs: &Samples) -> Result<Outputs, nocebo_core::Error> {
         self.check(inputs)?;
-        self.wrap(self.logits(inputs).map_err(boxed)?, inputs)
+        self.wrap(self.logits(inputs)?, inputs)
     }
 }
 
 impl DifferentiableModel for GraphModel {
     fn gradient(&self, inputs: &Samples, objective: &dyn Objective) -> Result<Gradient, nocebo_core::Error> {
         self.check(inputs)?;
-        let pass = |rows| self.pull_back(inputs, rows, objective).map_err(boxed);
-        let passes: Vec<_> = self.passes(inputs).into_par_iter().map(pass).collect::<Result<_, _>>()?;
+        let pass = |rows| self.pull_back(inputs, rows, objective);
+        let passes: Vec<Pulled> = self.passes(inputs).into_par_iter().map(pass).collect::<Result<_, Error>>()?;
         let (mut logits, mut values, mut slopes) = (Vec::new(), Vec::new(), Vec::with_capacity(inputs.values().len()));
         for (part, part_values, part_slopes) in passes {
             logits.extend(part);

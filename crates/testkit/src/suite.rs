@@ -8,7 +8,8 @@ use std::fmt;
 
 use nocebo_core::{
     Attack, AttackInfo, AttackOutcome, AttackProblem, BlackBox, DifferentiableModel, Domain, DomainConfig, Error,
-    Field, Goal, Knowledge, Label, Model, Norm, Perturbation, Samples, Seed, Task, ThreatModel, Unit,
+    Field, Goal, Knowledge, Label, MaskTolerance, Model, Norm, Perturbation, Samples, Seed, Segmentation, Task,
+    ThreatModel, Unit,
 };
 
 use crate::models::{Constant, Linear, Quadratic, Recorder, SmallRelu};
@@ -172,6 +173,16 @@ fn linear_pair_in(domain: Domain, unit: f32, bias: f32) -> Linear {
 pub fn linear_binary() -> Linear {
     let weights = vec![(0..12).map(|at| ((at * 5 + 3) % 11) as f32 / 5.0 - 1.1).collect()];
     Linear::new(ct_domain(), Task::Binary { threshold: 0.0 }, weights, vec![0.4])
+}
+
+/// Two classes at each position of [`ct_domain`]: class 1 where the value is above 0.
+pub fn linear_segmentation() -> Linear {
+    let slope = |output: usize| if output < 12 { -0.01 } else { 0.01 };
+    let weight = |output: usize, at: usize| if at == output % 12 { slope(output) } else { 0.0 };
+    let weights = (0..24).map(|output| (0..12).map(|at| weight(output, at)).collect());
+    let tolerance = MaskTolerance { right: 0.6, ..MaskTolerance::default() };
+    let task = Segmentation { classes: 2, shape: vec![3, 4], threshold: None, tolerance };
+    Linear::new(ct_domain(), Task::Segmentation(task), weights.collect(), vec![0.0; 24])
 }
 
 /// A small network with one hidden layer over [`ct_domain`], three classes.

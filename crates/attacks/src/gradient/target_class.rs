@@ -30,7 +30,7 @@ impl TargetClass {
             _ => {
                 return Err(Error::unsupported(
                     "a self-chosen target class",
-                    "findings of a multi-label task do not exclude each other; give a target",
+                    "the model does not decide one class a sample; give a target",
                 ));
             }
         };

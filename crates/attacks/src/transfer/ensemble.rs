@@ -76,6 +76,9 @@ impl Ensemble {
                 return Err(Error::mismatch("task of a model in an ensemble", tasks.0, tasks.1));
             }
         }
+        if fusion == Fusion::Probabilities && matches!(spec.task, Task::Segmentation(_)) {
+            return Err(Error::unsupported("the mean probability of segmentations", "fuse their logits or losses"));
+        }
         let sum: f64 = weights.iter().map(|weight| f64::from(*weight)).sum();
         let weights = weights.iter().map(|weight| f64::from(*weight) / sum).collect();
         Ok(Self { members, weights, fusion, spec })

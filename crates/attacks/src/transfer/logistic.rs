@@ -34,6 +34,12 @@ impl Logistic {
             return Err(Error::mismatch("number of labels", samples.len(), labels.len()));
         }
         labels.iter().try_for_each(|label| spec.task.check_label(label))?;
+        if let Task::Segmentation(_) = spec.task {
+            return Err(Error::unsupported(
+                "a logistic substitute for a segmentation",
+                "it decides classes or findings",
+            ));
+        }
         let (outputs, elements) = (spec.task.outputs(), spec.domain.elements());
         let mut model = Self {
             spec: spec.clone(),

@@ -137,8 +137,8 @@ impl FitAttack for Upset {
     /// Each costs one query and one gradient query a sample and pass.
     fn learn(&self, problem: &AttackProblem<'_>) -> Result<Box<dyn Attack>, Error> {
         let task = &problem.oracle.spec().task;
-        if let Task::MultiLabel { .. } = task {
-            return Err(Error::unsupported("upset for a multi-label task", "its targets are exclusive classes"));
+        if !matches!(task, Task::MultiClass { .. } | Task::Binary { .. }) {
+            return Err(Error::unsupported("upset for this task", "its targets are exclusive classes"));
         }
         let wanted = |class: usize| match problem.goal {
             Goal::Untargeted { .. } => true,

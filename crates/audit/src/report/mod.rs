@@ -62,6 +62,7 @@ pub fn html(entries: &[ReportEntry<'_>]) -> Result<String, AuditError> {
     findings(&mut page, entries);
     results(&mut page, entries);
     clinical(&mut page, entries);
+    overlaps(&mut page, entries);
     examples(&mut page, entries)?;
     manifest(&mut page, entries);
     let _ = write!(
@@ -86,6 +87,7 @@ pub(crate) fn decision_name(label: &Label, names: &[String]) -> String {
                 .collect();
             if present.is_empty() { "no finding".to_owned() } else { present.join(" + ") }
         }
+        Label::Mask(_) => "mask".to_owned(),
     }
 }
 
@@ -232,7 +234,10 @@ fn threat_text(audit: &Audit) -> String {
         .iter()
         .map(|attack| {
             let role = if attack.control { ", as control" } else { "" };
-            format!("<strong>{}</strong> ({}{role})", escape(&attack.name), escape(&attack.title))
+            let learned = attack.learned_from.as_ref().map_or_else(String::new, |set| {
+                format!(", learned from {} samples of {}", set.samples, escape(&set.name))
+            });
+            format!("<strong>{}</strong> ({}{learned}{role})", escape(&attack.name), escape(&attack.title))
         })
         .collect();
     let mut text = "<dl class=\"facts\">\n".to_owned();
@@ -292,6 +297,9 @@ fn threat_text(audit: &Audit) -> String {
 fn curves(page: &mut String, entries: &[ReportEntry<'_>]) {
     page.push_str("<section>\n<h2>Robustness over budget</h2>\n<div class=\"charts\">\n");
     for norm in norms(entries) {
+        if entries.iter().all(|entry| on_axis(entry.audit, norm).next().is_none()) {
+            continue;
+        }
         if entries.len() > 1 {
             let curves: Vec<Curve> = entries
                 .iter()
@@ -520,6 +528,45 @@ fn clinical(page: &mut String, entries: &[ReportEntry<'_>]) {
     page.push_str("</section>\n");
 }
 
+/// Agreement of masks with the truth, for the audits of segmentations.
+fn overlaps(page: &mut String, entries: &[ReportEntry<'_>]) {
+    let masks: Vec<_> = entries.iter().filter(|entry| entry.audit.clean.overlaps.is_some()).collect();
+    if masks.is_empty() {
+        return;
+    }
+    page.push_str("<section>\n<h2>Each structure: clean and under attack</h2>\n<p class=\"note\">Means over the samples in \
+         which the structure occurs. Under attack each sample counts with its least Dice over all attacks at that budget \
+         or a smaller one.</p>\n");
+    for ReportEntry { name, audit, .. } in masks {
+        let _ = write!(
+            page,
+            "<h3>{}</h3>\n<div class=\"scroll\"><table>\n<caption>Overlap with the truth</caption>\n\
+             <thead><tr><th scope=\"col\">Structure</th><th scope=\"col\" class=\"text\">Budget</th>\
+             <th scope=\"col\">Dice</th><th scope=\"col\">Intersection over union</th></tr></thead>\n<tbody>\n",
+            escape(name)
+        );
+        let mut rows = |budget: &str, metrics: &DecisionMetrics| {
+            let shown = |value: Option<f64>| value.map_or_else(|| "–".to_owned(), |value| format!("{value:.3}"));
+            for overlap in metrics.overlaps.iter().flatten() {
+                let _ = writeln!(
+                    page,
+                    "<tr><th scope=\"row\">{}</th><td class=\"text\">{budget}</td><td>{}</td><td>{}</td></tr>",
+                    escape(&overlap.class),
+                    shown(overlap.dice),
+                    shown(overlap.iou),
+                );
+            }
+        };
+        rows("clean", &audit.clean);
+        for threat in &audit.threats {
+            let budget = format!("{}:{}", threat.norm, significant(f64::from(threat.epsilon)));
+            rows(&budget, &threat.worst_case.decisions);
+        }
+        page.push_str("</tbody></table></div>\n");
+    }
+    page.push_str("</section>\n");
+}
+
 fn findings(page: &mut String, entries: &[ReportEntry<'_>]) {
     page.push_str(
         "<section>\n<h2>Can the figures be believed?</h2>\n<p class=\"note\">Each line is computed. Where one about \
@@ -695,9 +742,13 @@ fn norms(entries: &[ReportEntry<'_>]) -> Vec<Norm> {
 /// (budget, share) of one rate at each budget of a norm, from the clean samples on.
 fn curve(audit: &Audit, norm: Norm, of: impl Fn(&ThreatResult) -> Option<Rate>) -> Vec<(f64, f64)> {
     let start = (0.0, audit.data.attacked as f64 / audit.data.in_scope.max(1) as f64);
-    let measured = audit.threats.iter().filter(|threat| threat.norm == norm && threat.epsilon > 0.0);
-    let points = measured.filter_map(|threat| Some((f64::from(threat.epsilon), of(threat)?.value?)));
+    let points = on_axis(audit, norm).filter_map(|threat| Some((f64::from(threat.epsilon), of(threat)?.value?)));
     std::iter::once(start).chain(points).collect()
+}
+
+/// The budgets of a norm that have a place on an axis: an infinite one stands in the tables only.
+fn on_axis(audit: &Audit, norm: Norm) -> impl Iterator<Item = &ThreatResult> {
+    audit.threats.iter().filter(move |threat| threat.norm == norm && threat.epsilon > 0.0 && threat.epsilon.is_finite())
 }
 
 fn worst_case(audit: &Audit, norm: Norm) -> Vec<(f64, f64)> {
@@ -706,8 +757,7 @@ fn worst_case(audit: &Audit, norm: Norm) -> Vec<(f64, f64)> {
 
 fn band(audit: &Audit, norm: Norm) -> Vec<(f64, f64, f64)> {
     let start = Rate::new(audit.data.attacked, audit.data.in_scope);
-    let measured = audit.threats.iter().filter(|threat| threat.norm == norm && threat.epsilon > 0.0);
-    let rates = measured.map(|threat| (f64::from(threat.epsilon), threat.worst_case.robust_accuracy));
+    let rates = on_axis(audit, norm).map(|threat| (f64::from(threat.epsilon), threat.worst_case.robust_accuracy));
     std::iter::once((0.0, start)).chain(rates).map(|(budget, rate)| (budget, rate.lower, rate.upper)).collect()
 }
 

@@ -19,15 +19,14 @@ pub(crate) fn run(arguments: &Attacks) -> Result<(), Failure> {
 /// One line an attack, columns as wide as what they hold.
 fn list() {
     let lines: Vec<[String; 8]> = nocebo_attacks::infos()
-        .map(|info| (info, ""))
-        .chain(nocebo_attacks::fit_infos().map(|info| (info, ", learned from samples")))
-        .map(|(info, learned)| {
+        .chain(nocebo_attacks::fit_infos())
+        .map(|info| {
             [
                 info.name.to_owned(),
                 info.family.to_owned(),
                 joined(info.norms, ","),
                 goals(&info),
-                format!("{}{learned}", knowledge(info.knowledge)),
+                knowledge(info.knowledge).to_owned(),
                 kind(&info).to_owned(),
                 info.cost.to_owned(),
                 format!("{} ({})", info.title, info.source),
@@ -49,12 +48,10 @@ fn list() {
 
 fn show(name: &str) -> Result<(), Failure> {
     let settings = nocebo_attacks::settings(name).or_usage()?;
-    let fitted = nocebo_attacks::fit_infos().find(|info| info.name == name);
-    let learned = if fitted.is_some() { "; learned from samples first" } else { "" };
-    if let Some(info) = fitted.or_else(|| nocebo_attacks::infos().find(|info| info.name == name)) {
+    if let Some(info) = nocebo_attacks::infos().chain(nocebo_attacks::fit_infos()).find(|info| info.name == name) {
         println!("# {}: {} ({})", info.name, info.title, info.source);
         println!("# family {}; norms {}; goals {}", info.family, joined(info.norms, ", "), goals(&info));
-        println!("# sees {}; {}{learned}", knowledge(info.knowledge), kind(&info));
+        println!("# sees {}; {}", knowledge(info.knowledge), kind(&info));
         println!("# cost a sample: {}", info.cost);
     }
     for Setting { name, about, choices, default } in settings {
@@ -83,5 +80,9 @@ fn knowledge(knowledge: Knowledge) -> &'static str {
 }
 
 fn kind(info: &AttackInfo) -> &'static str {
-    if info.minimum_norm { "minimum norm" } else { "fixed budget" }
+    match (nocebo_attacks::learns(info.name), info.minimum_norm) {
+        (true, _) => "learns first",
+        (false, true) => "minimum norm",
+        (false, false) => "fixed budget",
+    }
 }

@@ -68,6 +68,10 @@ pub fn read(path: &Path, split: Split, options: &OpenOptions) -> Result<Dataset,
 pub fn write(path: &Path, parts: &[(Split, &Dataset)]) -> Result<(), DataError> {
     let mut members = Vec::new();
     for (split, data) in parts {
+        if data.is_segmentation() {
+            let reason = "write a folder of pictures and masks instead";
+            return Err(nocebo_core::Error::unsupported("an archive of masks", reason).into());
+        }
         members.push((array_name(*split, "images"), encode_images(data)?));
         members.push((array_name(*split, "labels"), encode_labels(data)));
     }
@@ -315,6 +319,7 @@ fn encode_labels(data: &Dataset) -> Vec<u8> {
     let values = data.labels().iter().flat_map(|label| match label {
         Label::Class(class) => vec![*class as u64],
         Label::Findings(findings) => findings.iter().map(|&present| u64::from(present)).collect(),
+        Label::Mask(_) => Vec::new(), // refused by `write`
     });
     let shape = [data.len(), columns];
     if data.is_multi_label() || data.class_names().len() <= 256 {

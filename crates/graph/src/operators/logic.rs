@@ -1,6 +1,6 @@
 //! Comparisons, logic and choice by a mask. Truth values live on the host; no gradient passes a comparison.
 
-use super::{Arguments, Behaviour, Fact, Facts, Source, Target, output_shape};
+use super::{Arguments, Behaviour, Derivative, Fact, Facts, Source, Target, output_shape};
 use crate::tensor::{Data, broadcast, broadcast_strides, positions};
 use crate::value::{Mask, Value};
 use crate::{ElementType, OperatorError, Tensor};
@@ -68,6 +68,10 @@ impl Behaviour for Comparison {
             }
         };
         Ok(vec![Value::host(Tensor::booleans(shape, values)?)])
+    }
+
+    fn derivative(&self) -> Derivative {
+        Derivative::None
     }
 }
 
@@ -147,5 +151,10 @@ impl Behaviour for Where {
         let no = arguments.tensor(2)?.expanded(shape);
         let mask = Mask::new(mask.to_bool().into_owned(), shape, arguments.device);
         Ok(vec![Value::Device(no.replaced(&mask, &yes), element)])
+    }
+
+    /// A choice of one value is a constant of a formula, such as the -∞ of a mask; a choice of many is a masked weight.
+    fn has_weight_at(&self, position: usize, constant: &Tensor) -> bool {
+        position > 0 && constant.len() > 1
     }
 }
