@@ -457,4 +457,118 @@ mod tests {
             loss.choices.starts_with(&["cross_entropy", "scaled_cross_entropy", "margin", "dlr"].map(str::to_owned))
         );
     }
+
+    /// The settings of an attack, made cheap.
+    fn cheap(name: &str) -> toml::Table {
+        let mut settings = resolve(name, toml::Table::new()).unwrap();
+        shrink(&mut settings);
+        settings
+    }
+
+    fn shrink(settings: &mut toml::Table) {
+        for (field, most) in [
+            ("queries", 40),
+            ("steps", 3),
+            ("distillation_steps", 2),
+            ("critic_steps", 1),
+            ("search_steps", 2),
+            ("restarts", 1),
+            ("draws", 1),
+            ("pairs", 4),
+            ("population", 5),
+            ("generations", 2),
+            ("coordinates", 4),
+            ("passes", 2),
+            ("rounds", 2),
+            ("epochs", 1),
+        ] {
+            if settings.contains_key(field) {
+                settings.insert(field.to_owned(), most.into());
+            }
+        }
+        for (_, inside) in settings.iter_mut() {
+            if let toml::Value::Table(inside) = inside {
+                shrink(inside);
+            }
+        }
+    }
+
+    fn goals() -> [Goal; 4] {
+        let labels = suite::decided(&suite::linear_classifier(), &suite::ct_samples());
+        let next = |label: &Label| match label {
+            Label::Class(class) => Label::Class((class + 1) % 4),
+            other => other.clone(),
+        };
+        let targets = labels.iter().map(next).collect();
+        [
+            Goal::Untargeted { labels: labels.clone() },
+            Goal::Targeted { labels, targets },
+            Goal::FalseNegative { finding: 1 },
+            Goal::FalsePositive { finding: 2 },
+        ]
+    }
+
+    fn threat(norm: Norm) -> ThreatModel {
+        let epsilon = if norm == Norm::L0 { 4.0 } else { 40.0 };
+        let region = (0..12).map(|element| element % 5 != 0).collect();
+        ThreatModel::new(norm, epsilon, suite::ct_domain().with_region(region).unwrap()).unwrap()
+    }
+
+    #[test]
+    fn every_attack_serves_each_of_its_goals_or_refuses_by_name() {
+        let (model, samples) = (suite::linear_classifier(), suite::ct_samples());
+        for info in infos() {
+            let attack = build(info.name, cheap(info.name)).unwrap();
+            for (goal, &norm) in goals().iter().zip(info.norms.iter().cycle()) {
+                let answer = attack.run(&model, &samples, goal, &threat(norm), Seed(1));
+                let refused = matches!(answer, Err(Error::Unsupported { .. }));
+                assert!(answer.is_ok() || refused, "{} {:?}: {answer:?}", info.name, goal.kind());
+                assert!(!refused || *goal != goals()[0], "{}: {answer:?}", info.name);
+            }
+        }
+    }
+
+    /// What the common suite asks of an attack with models of several tasks, here with the one it was fitted to.
+    #[test]
+    fn every_fitted_attack_keeps_to_its_threat() {
+        let (model, samples) = (suite::linear_classifier(), suite::ct_samples());
+        // Wide enough to hold several classes.
+        let values = (0..40 * 12).map(|at| ((at * 7919) % 3001) as f32 - 1000.0).collect();
+        let learning = Samples::new(values, &[1, 3, 4]).unwrap();
+        for info in fit_infos() {
+            // One that needs a class to head for gets one.
+            let untargeted = info.goals.contains(&GoalKind::Untargeted);
+            let goal = &goals()[if untargeted { 0 } else { 3 }];
+            let learned =
+                if untargeted { Goal::Untargeted { labels: suite::decided(&model, &learning) } } else { goal.clone() };
+            for &norm in info.norms {
+                let threat = threat(norm);
+                let learner = build_fit(info.name, cheap(info.name)).unwrap();
+                let attack = match learner.fit(&model, &learning, &learned, &threat, Seed(1)) {
+                    Ok(attack) => attack,
+                    Err(error) => panic!("{} in {norm}: {error}", info.name),
+                };
+                let run = |rows: &[usize], threat: &ThreatModel| {
+                    attack.run(&model, &samples.select(rows), &goal.select(rows), threat, Seed(1)).unwrap()
+                };
+                let all: Vec<usize> = (0..samples.len()).collect();
+                let whole = run(&all, &threat);
+                let reached = goal.reached(&model.spec().task, &model.outputs(&whole.perturbed_inputs).unwrap());
+                assert_eq!(reached, whole.success, "{} in {norm}: claims what it saw", info.name);
+                for (clean, point) in samples.rows().zip(whole.perturbed_inputs.rows()) {
+                    assert!(threat.allows(clean, point), "{} in {norm}: {point:?}", info.name);
+                }
+                let part = run(&[5, 2], &threat);
+                for (position, row) in [5, 2].into_iter().enumerate() {
+                    assert_eq!(part.perturbed_inputs.row(position), whole.perturbed_inputs.row(row), "{}", info.name);
+                }
+                for limit in [0, 1, 2] {
+                    let spent = run(&all, &threat.clone().with_query_limit(limit)).queries;
+                    assert!(spent.iter().all(|spent| spent.forward <= limit), "{} in {norm}: {spent:?}", info.name);
+                }
+                let none = ThreatModel::new(norm, 0.0, suite::ct_domain()).unwrap();
+                assert_eq!(run(&all, &none).perturbed_inputs, samples, "{} in {norm} at epsilon 0", info.name);
+            }
+        }
+    }
 }
