@@ -16,6 +16,7 @@ pub mod rate;
 pub mod records;
 pub mod report;
 pub mod request;
+pub mod transfer;
 
 mod digest;
 mod epsilon;
@@ -40,3 +41,4 @@ pub use request::{
     AttackEntry, AuditData, AuditGoal, AuditRequest, AuditSettings, CONTROL, InputFile, LearnedFrom, LearningSet,
     Provenance, Threat,
 };
+pub use transfer::{Transfer, TransferMatrix, transfer};

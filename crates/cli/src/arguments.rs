@@ -52,6 +52,8 @@ pub(crate) enum Command {
     Audit(Audit),
     /// Perturb samples and write them.
     Attack(Attack),
+    /// Measure how well points crafted on one model fool others.
+    Transfer(Transfer),
     /// List the attacks, or show one with its settings.
     Attacks(Attacks),
     /// Describe an ONNX model: inputs, task, operators, size, gradients, taps, metadata.
@@ -253,6 +255,35 @@ pub(crate) struct Attack {
     /// New folder for the perturbed samples.
     #[arg(long)]
     pub(crate) out: PathBuf,
+}
+
+/// Arguments of `transfer`.
+#[derive(Args, Debug)]
+pub(crate) struct Transfer {
+    /// ONNX files, separated by commas; two at least.
+    #[arg(long, required = true, value_delimiter = ',')]
+    pub(crate) models: Vec<PathBuf>,
+    /// A MedMNIST-style .npz, or a folder of images.
+    #[arg(long)]
+    pub(crate) data: PathBuf,
+    /// Part of the data.
+    #[arg(long, default_value = "test", value_enum)]
+    pub(crate) split: SplitName,
+    /// Draw this many samples at random, stratified by class; 0 for all.
+    #[arg(long, default_value_t = 0)]
+    pub(crate) samples: usize,
+    /// Samples an attack works on at a time; changes memory and speed, not results.
+    #[arg(long, default_value_t = 64)]
+    pub(crate) batch_size: usize,
+    /// Attack, with settings if any: `mi-fgsm(steps=20)`.
+    #[arg(long, default_value = "mi-fgsm")]
+    pub(crate) attack: String,
+    /// Norm and one epsilon, such as `linf:4`.
+    #[arg(long)]
+    pub(crate) threat: ThreatSpec,
+    /// JSON file to write, with one record a model and sample.
+    #[arg(long)]
+    pub(crate) out: Option<PathBuf>,
 }
 
 /// Arguments of `attacks`.

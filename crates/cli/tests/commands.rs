@@ -277,6 +277,27 @@ fn an_infinite_epsilon_is_the_bounds_alone() {
 }
 
 #[test]
+fn the_transfer_matrix_is_printed_and_written() {
+    let folder = trained();
+    let path = folder.path();
+    succeed(path, "train --data phantoms.npz --architecture mlp --epochs 1 --batch-size 16 --seed 2 --out n.onnx");
+    let transfer = "transfer --models m.onnx,n.onnx --data phantoms.npz --threat linf:32";
+    let shown = succeed(path, &format!("{transfer} --attack mi-fgsm(steps=3) --out t.json"));
+    assert!(shown.contains("crafted on") && shown.contains("accuracy"), "{shown}");
+    let written: serde_json::Value = serde_json::from_slice(&fs::read(path.join("t.json")).unwrap()).unwrap();
+    let matrix = &written["matrix"];
+    assert_eq!(matrix["models"], serde_json::json!(["m.onnx", "n.onnx"]));
+    let common = matrix["fooled"][0][1]["trials"].as_u64().unwrap();
+    assert!(common > 0 && matrix["records"].as_array().unwrap().len() as u64 == 2 * common, "{written}");
+    succeed(path, &format!("{transfer} --attack mi-fgsm(steps=3) --batch-size 3 --out u.json"));
+    assert_eq!(fs::read(path.join("t.json")).unwrap(), fs::read(path.join("u.json")).unwrap());
+    let (code, _, error) = nocebo(path, "transfer --models m.onnx --data phantoms.npz --threat linf:1");
+    assert!(code == 2 && error.contains("two files"), "{error}");
+    let (code, _, error) = nocebo(path, &format!("{transfer} --attack uap"));
+    assert!(code == 2 && error.contains("learns from samples"), "{error}");
+}
+
+#[test]
 fn attacks_are_listed_with_their_settings_and_the_doctor_is_content() {
     let folder = tempfile::tempdir().unwrap();
     let listed = succeed(folder.path(), "attacks");

@@ -9,3 +9,4 @@ pub(crate) mod harden;
 pub(crate) mod inspect;
 pub(crate) mod run;
 pub(crate) mod train;
+pub(crate) mod transfer;
