@@ -1,7 +1,9 @@
 //! All attacks by name.
 
+use schemars::JsonSchema;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde_json::Value as Json;
 
 use nocebo_core::{Attack, AttackInfo, Error};
 
@@ -12,6 +14,7 @@ use crate::control::noise::{Noise, NoiseConfig};
 use crate::control::salt_and_pepper::{SaltAndPepper, SaltAndPepperConfig};
 use crate::control::single_pixel::{SinglePixel, SinglePixelConfig};
 use crate::decision::boundary::{Boundary, BoundaryConfig};
+use crate::decision::decision_tree_path::{DecisionTreePath, DecisionTreePathConfig};
 use crate::decision::geoda::{GeoDa, GeoDaConfig};
 use crate::decision::hop_skip_jump::{HopSkipJump, HopSkipJumpConfig};
 use crate::decision::rays::{RayS, RaySConfig};
@@ -59,7 +62,14 @@ use crate::physical::eot::{Eot, EotConfig};
 use crate::physical::masked_patch::{MaskedPatch, MaskedPatchConfig};
 use crate::physical::robust_momentum::{RobustMomentum, RobustMomentumConfig};
 use crate::physical::rp2::{Rp2, Rp2Config};
+use crate::score::bandits::{Bandits, BanditsConfig};
+use crate::score::local_search::{LocalSearch, LocalSearchConfig};
+use crate::score::nes::{Nes, NesConfig};
+use crate::score::one_pixel::{OnePixel, OnePixelConfig};
+use crate::score::simba::{SimBa, SimBaConfig};
+use crate::score::spsa::{Spsa, SpsaConfig};
 use crate::score::square::{Square, SquareConfig};
+use crate::score::zoo::{Zoo, ZooConfig};
 use crate::spatial::affine::{AffineAttack, AffineAttackConfig};
 use crate::spatial::deformation::{Deformation, DeformationConfig};
 use crate::spatial::st_adv::{StAdv, StAdvConfig};
@@ -84,6 +94,7 @@ use crate::universal::upset::{Upset, UpsetConfig};
 struct Entry<A: ?Sized> {
     info: AttackInfo,
     make: fn(toml::Table) -> Result<Made<A>, Error>,
+    schema: fn() -> schemars::Schema,
 }
 
 /// An attack with all its settings, the defaults included.
@@ -95,19 +106,24 @@ struct Made<A: ?Sized> {
 const fn entry<A, C>(info: AttackInfo) -> Entry<dyn Attack>
 where
     A: Attack + TryFrom<C, Error = Error> + 'static,
-    C: DeserializeOwned + Serialize,
+    C: DeserializeOwned + JsonSchema + Serialize,
 {
-    Entry { info, make: |settings| make(settings, |config: C| Ok(Box::new(A::try_from(config)?) as Box<dyn Attack>)) }
+    Entry {
+        info,
+        make: |settings| make(settings, |config: C| Ok(Box::new(A::try_from(config)?) as Box<dyn Attack>)),
+        schema: || schemars::SchemaGenerator::default().into_root_schema_for::<C>(),
+    }
 }
 
 const fn fit_entry<A, C>(info: AttackInfo) -> Entry<dyn FitAttack>
 where
     A: FitAttack + TryFrom<C, Error = Error> + 'static,
-    C: DeserializeOwned + Serialize,
+    C: DeserializeOwned + JsonSchema + Serialize,
 {
     Entry {
         info,
         make: |settings| make(settings, |config: C| Ok(Box::new(A::try_from(config)?) as Box<dyn FitAttack>)),
+        schema: || schemars::SchemaGenerator::default().into_root_schema_for::<C>(),
     }
 }
 
@@ -164,6 +180,13 @@ const CATALOGUE: &[Entry<dyn Attack>] = &[
     entry::<AugmentedLagrangian, AugmentedLagrangianConfig>(AugmentedLagrangian::INFO),
     // score
     entry::<Square, SquareConfig>(Square::INFO),
+    entry::<SimBa, SimBaConfig>(SimBa::INFO),
+    entry::<Nes, NesConfig>(Nes::INFO),
+    entry::<Spsa, SpsaConfig>(Spsa::INFO),
+    entry::<Bandits, BanditsConfig>(Bandits::INFO),
+    entry::<Zoo, ZooConfig>(Zoo::INFO),
+    entry::<OnePixel, OnePixelConfig>(OnePixel::INFO),
+    entry::<LocalSearch, LocalSearchConfig>(LocalSearch::INFO),
     // decision
     entry::<HopSkipJump, HopSkipJumpConfig>(HopSkipJump::INFO),
     entry::<Boundary, BoundaryConfig>(Boundary::INFO),
@@ -198,6 +221,8 @@ const FIT_CATALOGUE: &[Entry<dyn FitAttack>] = &[
     // transfer
     fit_entry::<Admix, AdmixConfig>(Admix::INFO),
     fit_entry::<Substitute, SubstituteConfig>(Substitute::INFO),
+    // decision
+    fit_entry::<DecisionTreePath, DecisionTreePathConfig>(DecisionTreePath::INFO),
     // universal
     fit_entry::<Uap, UapConfig>(Uap::INFO),
     fit_entry::<MedicalUap, MedicalUapConfig>(MedicalUap::INFO),
@@ -250,6 +275,68 @@ pub fn resolve(name: &str, settings: toml::Table) -> Result<toml::Table, Error> 
     }
 }
 
+/// One setting of an attack.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Setting {
+    /// Name in TOML; that of a setting inside a table has dots.
+    pub name: String,
+    /// Meaning, unit and allowed range.
+    pub about: String,
+    /// The words it may be, for a choice; empty for anything else.
+    pub choices: Vec<String>,
+    /// Its value when it is left out.
+    pub default: toml::Value,
+}
+
+/// The settings of the attack with this name, of either kind, by name.
+///
+/// All is read from the struct that TOML fills: meaning and range from its doc comments.
+///
+/// # Errors
+///
+/// When there is no such attack.
+///
+/// ```
+/// let settings = nocebo_attacks::settings("pgd")?;
+/// let steps = settings.iter().find(|setting| setting.name == "steps").expect("PGD takes steps");
+/// assert_eq!((steps.default.as_integer(), steps.about.ends_with("at least 1.")), (Some(40), true));
+/// # Ok::<(), nocebo_core::Error>(())
+/// ```
+pub fn settings(name: &str) -> Result<Vec<Setting>, Error> {
+    let schema = match find(FIT_CATALOGUE, name) {
+        Ok(entry) => (entry.schema)(),
+        Err(_) => (find(CATALOGUE, name)?.schema)(),
+    };
+    let mut settings = Vec::new();
+    describe(schema.as_value(), schema.as_value(), &resolve(name, toml::Table::new())?, "", &mut settings);
+    Ok(settings)
+}
+
+/// Appends the properties of `object`, a part of the schema `root`, and those of the tables among them.
+fn describe(root: &Json, object: &Json, defaults: &toml::Table, prefix: &str, settings: &mut Vec<Setting>) {
+    for (name, property) in object["properties"].as_object().into_iter().flatten() {
+        let Some(default) = defaults.get(name) else { continue };
+        let own = property["$ref"].as_str().and_then(|place| root.pointer(place.strip_prefix('#')?));
+        let meaning = own.unwrap_or(property);
+        let name = format!("{prefix}{name}");
+        if let (Some(_), toml::Value::Table(inside)) = (meaning["properties"].as_object(), default) {
+            describe(root, meaning, inside, &format!("{name}."), settings);
+            continue;
+        }
+        let words = meaning["enum"].as_array().into_iter().flatten();
+        let described = meaning["oneOf"].as_array().into_iter().flatten();
+        let choices = words.chain(
+            described.flat_map(|one| [&one["const"]].into_iter().chain(one["enum"].as_array().into_iter().flatten())),
+        );
+        settings.push(Setting {
+            name,
+            about: property["description"].as_str().unwrap_or_default().replace('\n', " "),
+            choices: choices.filter_map(Json::as_str).map(str::to_owned).collect(),
+            default: default.clone(),
+        });
+    }
+}
+
 /// Whether the attack of this name must learn from samples first.
 pub fn learns(name: &str) -> bool {
     fit_infos().any(|info| info.name == name)
@@ -285,7 +372,7 @@ fn find<A: ?Sized>(catalogue: &'static [Entry<A>], name: &str) -> Result<&'stati
 #[cfg(test)]
 mod tests {
     use super::*;
-    use nocebo_core::{Goal, Label, Norm, Seed, ThreatModel};
+    use nocebo_core::{Goal, GoalKind, Label, Model, Norm, Samples, Seed, ThreatModel};
     use nocebo_testkit::suite;
     use std::collections::BTreeSet;
 
@@ -347,5 +434,141 @@ mod tests {
         assert!(message.contains("`pdg`") && message.contains("pgd") && message.contains("uap"), "{message}");
         let message = build("uap", toml::Table::new()).err().unwrap().to_string();
         assert!(message.contains("learn"), "{message}");
+    }
+
+    #[test]
+    fn every_setting_is_described_with_its_range() {
+        for info in infos().chain(fit_infos()) {
+            let settings = settings(info.name).unwrap();
+            let table = resolve(info.name, toml::Table::new()).unwrap();
+            let top: BTreeSet<&str> = settings.iter().filter_map(|setting| setting.name.split('.').next()).collect();
+            assert_eq!(top, table.keys().map(String::as_str).collect(), "{}", info.name);
+            for setting in &settings {
+                assert!(!setting.about.is_empty(), "{}: {}", info.name, setting.name);
+                let number = setting.default.is_integer() || setting.default.is_float();
+                assert!(!number || setting.about.contains([';', ',']), "{}: {setting:?}", info.name);
+                if let Some(word) = setting.default.as_str().filter(|_| !setting.choices.is_empty()) {
+                    assert!(setting.choices.iter().any(|choice| choice == word), "{}: {setting:?}", info.name);
+                }
+            }
+        }
+        let loss = &settings("pgd").unwrap()[0];
+        assert!(
+            loss.choices.starts_with(&["cross_entropy", "scaled_cross_entropy", "margin", "dlr"].map(str::to_owned))
+        );
+    }
+
+    /// The settings of an attack, made cheap.
+    fn cheap(name: &str) -> toml::Table {
+        let mut settings = resolve(name, toml::Table::new()).unwrap();
+        shrink(&mut settings);
+        settings
+    }
+
+    fn shrink(settings: &mut toml::Table) {
+        for (field, most) in [
+            ("queries", 40),
+            ("steps", 3),
+            ("distillation_steps", 2),
+            ("critic_steps", 1),
+            ("search_steps", 2),
+            ("restarts", 1),
+            ("draws", 1),
+            ("pairs", 4),
+            ("population", 5),
+            ("generations", 2),
+            ("coordinates", 4),
+            ("passes", 2),
+            ("rounds", 2),
+            ("epochs", 1),
+        ] {
+            if settings.contains_key(field) {
+                settings.insert(field.to_owned(), most.into());
+            }
+        }
+        for (_, inside) in settings.iter_mut() {
+            if let toml::Value::Table(inside) = inside {
+                shrink(inside);
+            }
+        }
+    }
+
+    fn goals() -> [Goal; 4] {
+        let labels = suite::decided(&suite::linear_classifier(), &suite::ct_samples());
+        let next = |label: &Label| match label {
+            Label::Class(class) => Label::Class((class + 1) % 4),
+            other => other.clone(),
+        };
+        let targets = labels.iter().map(next).collect();
+        [
+            Goal::Untargeted { labels: labels.clone() },
+            Goal::Targeted { labels, targets },
+            Goal::FalseNegative { finding: 1 },
+            Goal::FalsePositive { finding: 2 },
+        ]
+    }
+
+    fn threat(norm: Norm) -> ThreatModel {
+        let epsilon = if norm == Norm::L0 { 4.0 } else { 40.0 };
+        let region = (0..12).map(|element| element % 5 != 0).collect();
+        ThreatModel::new(norm, epsilon, suite::ct_domain().with_region(region).unwrap()).unwrap()
+    }
+
+    #[test]
+    fn every_attack_serves_each_of_its_goals_or_refuses_by_name() {
+        let (model, samples) = (suite::linear_classifier(), suite::ct_samples());
+        for info in infos() {
+            let attack = build(info.name, cheap(info.name)).unwrap();
+            for (goal, &norm) in goals().iter().zip(info.norms.iter().cycle()) {
+                let answer = attack.run(&model, &samples, goal, &threat(norm), Seed(1));
+                let refused = matches!(answer, Err(Error::Unsupported { .. }));
+                assert!(answer.is_ok() || refused, "{} {:?}: {answer:?}", info.name, goal.kind());
+                assert!(!refused || *goal != goals()[0], "{}: {answer:?}", info.name);
+            }
+        }
+    }
+
+    /// What the common suite asks of an attack with models of several tasks, here with the one it was fitted to.
+    #[test]
+    fn every_fitted_attack_keeps_to_its_threat() {
+        let (model, samples) = (suite::linear_classifier(), suite::ct_samples());
+        // Wide enough to hold several classes.
+        let values = (0..40 * 12).map(|at| ((at * 7919) % 3001) as f32 - 1000.0).collect();
+        let learning = Samples::new(values, &[1, 3, 4]).unwrap();
+        for info in fit_infos() {
+            // One that needs a class to head for gets one.
+            let untargeted = info.goals.contains(&GoalKind::Untargeted);
+            let goal = &goals()[if untargeted { 0 } else { 3 }];
+            let learned =
+                if untargeted { Goal::Untargeted { labels: suite::decided(&model, &learning) } } else { goal.clone() };
+            for &norm in info.norms {
+                let threat = threat(norm);
+                let learner = build_fit(info.name, cheap(info.name)).unwrap();
+                let attack = match learner.fit(&model, &learning, &learned, &threat, Seed(1)) {
+                    Ok(attack) => attack,
+                    Err(error) => panic!("{} in {norm}: {error}", info.name),
+                };
+                let run = |rows: &[usize], threat: &ThreatModel| {
+                    attack.run(&model, &samples.select(rows), &goal.select(rows), threat, Seed(1)).unwrap()
+                };
+                let all: Vec<usize> = (0..samples.len()).collect();
+                let whole = run(&all, &threat);
+                let reached = goal.reached(&model.spec().task, &model.outputs(&whole.perturbed_inputs).unwrap());
+                assert_eq!(reached, whole.success, "{} in {norm}: claims what it saw", info.name);
+                for (clean, point) in samples.rows().zip(whole.perturbed_inputs.rows()) {
+                    assert!(threat.allows(clean, point), "{} in {norm}: {point:?}", info.name);
+                }
+                let part = run(&[5, 2], &threat);
+                for (position, row) in [5, 2].into_iter().enumerate() {
+                    assert_eq!(part.perturbed_inputs.row(position), whole.perturbed_inputs.row(row), "{}", info.name);
+                }
+                for limit in [0, 1, 2] {
+                    let spent = run(&all, &threat.clone().with_query_limit(limit)).queries;
+                    assert!(spent.iter().all(|spent| spent.forward <= limit), "{} in {norm}: {spent:?}", info.name);
+                }
+                let none = ThreatModel::new(norm, 0.0, suite::ct_domain()).unwrap();
+                assert_eq!(run(&all, &none).perturbed_inputs, samples, "{} in {norm} at epsilon 0", info.name);
+            }
+        }
     }
 }

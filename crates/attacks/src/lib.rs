@@ -14,7 +14,7 @@
 //! | [`physical`] | gradients, to survive printing, light and movement |
 //! | [`control`] | nothing: changes of equal size that an attack must beat |
 //!
-//! [`catalogue::build`] makes any of them from its name and settings. An attack that learns from a set of samples first
+//! [`catalogue::build`] makes any of them (but for orthogonal PGD, which needs a detector beside the model) from its name and settings. An attack that learns from a set of samples first
 //! ([`fit::FitAttack`]) is made by [`catalogue::build_fit`] and becomes an attack when it is fitted.
 
 pub(crate) mod adam;
@@ -37,4 +37,4 @@ pub mod transfer;
 pub mod transformation;
 pub mod universal;
 
-pub use catalogue::{build, build_fit, fit_infos, infos, learns, resolve};
+pub use catalogue::{build, build_fit, fit_infos, infos, learns, resolve, settings};

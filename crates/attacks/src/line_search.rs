@@ -1,5 +1,6 @@
 //! The least magnitude at which a one-parameter change reaches the goal.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use nocebo_core::{AttackProblem, Error, Norm, Samples};
@@ -7,7 +8,7 @@ use nocebo_core::{AttackProblem, Error, Norm, Samples};
 use crate::nearest::{Nearest, can_pay};
 
 /// Settings of a search along a path from the clean sample (magnitude 0) to the strongest change (magnitude 1).
-#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct LineSearch {
     /// Magnitudes that are tried upwards, each twice the one before and the last 1; in [1, 60].

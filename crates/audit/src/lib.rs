@@ -19,6 +19,7 @@ pub mod recipe;
 pub mod records;
 pub mod report;
 pub mod request;
+pub mod transfer;
 
 mod auc;
 mod bootstrap;
@@ -50,3 +51,4 @@ pub use request::{
     AttackEntry, AuditData, AuditGoal, AuditRequest, AuditSettings, CONTROL, InputFile, LearnedFrom, LearningSet,
     Provenance, Threat,
 };
+pub use transfer::{Transfer, TransferMatrix, transfer};

@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 
 use nocebo_core::{
-    Attack, AttackInfo, AttackOutcome, AttackProblem, DifferentiableModel, Domain, Error, Goal, Gradient, Knowledge,
-    Label, Loss, MaskTolerance, Model, ModelSpec, Norm, Objective, Outputs, Perturbation, Queries, Samples, Seed,
-    Segmentation, Task, ThreatModel,
+    Attack, AttackInfo, AttackOutcome, AttackProblem, DifferentiableModel, Domain, Error, Goal, GoalKind, Gradient,
+    Knowledge, Label, Loss, MaskTolerance, Model, ModelSpec, Norm, Objective, Outputs, Perturbation, Queries, Samples,
+    Seed, Segmentation, Task, ThreatModel,
 };
 
 use crate::{AttackEntry, AuditData, AuditSettings, CONTROL, InputFile, Provenance, Threat};
@@ -188,7 +188,9 @@ impl Attack for ToyAttack {
             source: "none",
             family: "toy",
             norms: self.norms,
+            goals: GoalKind::ALL,
             knowledge: self.knowledge,
+            cost: "a few queries",
             minimum_norm: self.behaviour == Behaviour::LeastChange,
         }
     }

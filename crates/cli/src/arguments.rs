@@ -59,7 +59,9 @@ pub(crate) enum Command {
     Schema,
     /// Perturb samples and write them.
     Attack(Attack),
-    /// List the attacks, or show the settings of one.
+    /// Measure how well points crafted on one model fool others.
+    Transfer(Transfer),
+    /// List the attacks, or show one with its settings.
     Attacks(Attacks),
     /// Describe an ONNX model: inputs, task, operators, size, gradients, taps, metadata.
     Inspect(Inspect),
@@ -361,12 +363,53 @@ pub(crate) struct Attack {
     pub(crate) out: PathBuf,
 }
 
+/// Arguments of `transfer`.
+#[derive(Args, Debug)]
+pub(crate) struct Transfer {
+    /// ONNX files, separated by commas; two at least.
+    #[arg(long, required = true, value_delimiter = ',')]
+    pub(crate) models: Vec<PathBuf>,
+    /// A MedMNIST-style .npz, or a folder of images.
+    #[arg(long)]
+    pub(crate) data: PathBuf,
+    /// Part of the data.
+    #[arg(long, default_value = "test", value_enum)]
+    pub(crate) split: SplitName,
+    /// Draw this many samples at random, stratified by class; 0 for all.
+    #[arg(long, default_value_t = 0)]
+    pub(crate) samples: usize,
+    /// Samples an attack works on at a time; changes memory and speed, not results.
+    #[arg(long, default_value_t = 64)]
+    pub(crate) batch_size: usize,
+    /// Attack, with settings if any: `mi-fgsm(steps=20)`.
+    #[arg(long, default_value = "mi-fgsm")]
+    pub(crate) attack: String,
+    /// Norm and one epsilon, such as `linf:4`.
+    #[arg(long)]
+    pub(crate) threat: ThreatSpec,
+    /// JSON file to write, with one record a model and sample.
+    #[arg(long)]
+    pub(crate) out: Option<PathBuf>,
+}
+
 /// Arguments of `attacks`.
 #[derive(Args, Debug)]
+#[command(args_conflicts_with_subcommands = true)]
 pub(crate) struct Attacks {
-    /// Show the settings of this attack.
-    #[arg(value_name = "NAME")]
-    pub(crate) show: Option<String>,
+    /// The same as `show NAME`.
+    pub(crate) name: Option<String>,
+    #[command(subcommand)]
+    pub(crate) show: Option<ShowAttack>,
+}
+
+/// More about one attack.
+#[derive(Debug, Subcommand)]
+pub(crate) enum ShowAttack {
+    /// Show what an attack is, and its settings with meaning, range and default, as TOML.
+    Show {
+        /// Name of the attack.
+        name: String,
+    },
 }
 
 /// Arguments of `inspect`.

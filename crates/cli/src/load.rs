@@ -203,16 +203,16 @@ pub(crate) fn model(graph: Graph, spec: ModelSpec, global: &Global) -> Result<Lo
 pub(crate) fn model_and_samples(samples: &Samples, global: &Global) -> Result<(Loaded, Dataset), Failure> {
     let all = data(&samples.data, samples.split.into(), global)?;
     let (graph, spec) = graph(&samples.model, &all)?;
-    Ok((model(graph, spec, global)?, chosen(samples, all, global)?))
+    let model = model(graph, spec, global)?;
+    Ok((model, chosen(all, samples.samples, samples.batch_size, global)?))
 }
 
-/// The samples that are to be attacked, out of all.
-pub(crate) fn chosen(samples: &Samples, all: Dataset, global: &Global) -> Result<Dataset, Failure> {
-    let chosen = if samples.samples == 0 { all } else { all.take(samples.samples, Seed(global.seed)).or_usage()? };
-    if samples.batch_size == 0 {
+/// So many samples drawn from all, 0 for all, once the batch size is usable.
+pub(crate) fn chosen(all: Dataset, count: usize, batch_size: usize, global: &Global) -> Result<Dataset, Failure> {
+    if batch_size == 0 {
         return Err(Failure::usage("--batch-size must be at least 1"));
     }
-    Ok(chosen)
+    if count == 0 { Ok(all) } else { all.take(count, Seed(global.seed)).or_usage() }
 }
 
 /// Mean standard deviation of the channels of the training samples, for budgets in `sd`; that of the samples at hand where

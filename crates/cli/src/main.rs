@@ -41,6 +41,7 @@ fn run(command: Command, global: &Global) -> Result<(), Failure> {
             Ok(())
         }
         Command::Attack(attack) => commands::attack::run(&attack, global),
+        Command::Transfer(transfer) => commands::transfer::run(&transfer, global),
         Command::Attacks(attacks) => commands::attacks::run(&attacks),
         Command::Inspect(inspect) => commands::inspect::run(&inspect),
         Command::Run(run) => commands::run::run(&run, global),

@@ -277,12 +277,37 @@ fn an_infinite_epsilon_is_the_bounds_alone() {
 }
 
 #[test]
+fn the_transfer_matrix_is_printed_and_written() {
+    let folder = trained();
+    let path = folder.path();
+    succeed(path, "train --data phantoms.npz --architecture mlp --epochs 1 --batch-size 16 --seed 2 --out n.onnx");
+    let transfer = "transfer --models m.onnx,n.onnx --data phantoms.npz --threat linf:32";
+    let shown = succeed(path, &format!("{transfer} --attack mi-fgsm(steps=3) --out t.json"));
+    assert!(shown.contains("crafted on") && shown.contains("accuracy"), "{shown}");
+    let written: serde_json::Value = serde_json::from_slice(&fs::read(path.join("t.json")).unwrap()).unwrap();
+    let matrix = &written["matrix"];
+    assert_eq!(matrix["models"], serde_json::json!(["m.onnx", "n.onnx"]));
+    let common = matrix["fooled"][0][1]["trials"].as_u64().unwrap();
+    assert!(common > 0 && matrix["records"].as_array().unwrap().len() as u64 == 2 * common, "{written}");
+    succeed(path, &format!("{transfer} --attack mi-fgsm(steps=3) --batch-size 3 --out u.json"));
+    assert_eq!(fs::read(path.join("t.json")).unwrap(), fs::read(path.join("u.json")).unwrap());
+    let (code, _, error) = nocebo(path, "transfer --models m.onnx --data phantoms.npz --threat linf:1");
+    assert!(code == 2 && error.contains("two files"), "{error}");
+    let (code, _, error) = nocebo(path, &format!("{transfer} --attack uap"));
+    assert!(code == 2 && error.contains("learns from samples"), "{error}");
+}
+
+#[test]
 fn attacks_are_listed_with_their_settings_and_the_doctor_is_content() {
     let folder = tempfile::tempdir().unwrap();
     let listed = succeed(folder.path(), "attacks");
     assert!(listed.contains("Projected gradient descent") && listed.contains("learns first"), "{listed}");
-    assert!(succeed(folder.path(), "attacks upset").contains("# UPSET"));
-    assert!(succeed(folder.path(), "attacks pgd").contains("relative_step_size = "));
+    assert!(succeed(folder.path(), "attacks show upset").contains("# upset: UPSET"));
+    let shown = succeed(folder.path(), "attacks show pgd");
+    assert!(shown.contains("# Gradient steps of each restart; at least 1.\nsteps = 40"), "{shown}");
+    assert!(shown.contains("\"scaled_cross_entropy\", \"margin\""), "{shown}");
+    assert_eq!(succeed(folder.path(), "attacks pgd"), shown);
+    assert!(shown.parse::<toml::Table>().is_ok());
     assert!(!succeed(folder.path(), "doctor").contains("FAILED"));
 }
 

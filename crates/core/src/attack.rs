@@ -3,7 +3,8 @@
 use serde::Serialize;
 
 use crate::{
-    DifferentiableModel, Error, Goal, GoalObjective, Loss, Norm, Oracle, Queries, Samples, Seed, Task, ThreatModel,
+    DifferentiableModel, Error, Goal, GoalKind, GoalObjective, Loss, Norm, Oracle, Queries, Samples, Seed, Task,
+    ThreatModel,
 };
 
 /// What an attacker must know about the model.
@@ -33,8 +34,13 @@ pub struct AttackInfo {
     pub family: &'static str,
     /// Norms it can work in.
     pub norms: &'static [Norm],
+    /// Goals it can head for.
+    pub goals: &'static [GoalKind],
     /// What it must know.
     pub knowledge: Knowledge,
+    /// Greatest number of passes it spends on a sample besides the query that looks at the clean one, in terms of its
+    /// settings. A gradient is one forward and one backward pass, a query one forward pass.
+    pub cost: &'static str,
     /// Whether it searches for the least change instead of using the whole budget.
     pub minimum_norm: bool,
 }
@@ -124,6 +130,12 @@ pub trait Attack: Send + Sync {
                 format!("it works in {}", names(info.norms)),
             ));
         }
+        if !info.goals.contains(&goal.kind()) {
+            return Err(Error::unsupported(
+                format!("{} with a goal that is {}", info.name, goal.kind()),
+                format!("it can be {}", names(info.goals)),
+            ));
+        }
         if info.minimum_norm
             && info.knowledge == Knowledge::Gradients
             && matches!(model.spec().task, Task::Segmentation(_))
@@ -178,6 +190,6 @@ pub trait Attack: Send + Sync {
     }
 }
 
-fn names(norms: &[Norm]) -> String {
-    norms.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+fn names(items: &[impl ToString]) -> String {
+    items.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }

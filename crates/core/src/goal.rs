@@ -1,5 +1,7 @@
 //! What an attacker wants.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 
 use crate::{Error, Label, Outputs, Task};
@@ -35,7 +37,47 @@ pub enum Goal {
     },
 }
 
+/// A [`Goal`] without its labels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum GoalKind {
+    /// [`Goal::Untargeted`].
+    Untargeted,
+    /// [`Goal::Targeted`].
+    Targeted,
+    /// [`Goal::FalseNegative`].
+    FalseNegative,
+    /// [`Goal::FalsePositive`].
+    FalsePositive,
+}
+
+impl GoalKind {
+    /// Every kind.
+    pub const ALL: &'static [Self] = &[Self::Untargeted, Self::Targeted, Self::FalseNegative, Self::FalsePositive];
+}
+
+impl fmt::Display for GoalKind {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            Self::Untargeted => "untargeted",
+            Self::Targeted => "targeted",
+            Self::FalseNegative => "a false negative",
+            Self::FalsePositive => "a false positive",
+        })
+    }
+}
+
 impl Goal {
+    /// What it is, without the labels.
+    pub fn kind(&self) -> GoalKind {
+        match self {
+            Self::Untargeted { .. } => GoalKind::Untargeted,
+            Self::Targeted { .. } => GoalKind::Targeted,
+            Self::FalseNegative { .. } => GoalKind::FalseNegative,
+            Self::FalsePositive { .. } => GoalKind::FalsePositive,
+        }
+    }
+
     /// Checks that the goal fits `samples` samples of `task`.
     ///
     /// # Errors

@@ -25,7 +25,7 @@ pub use attack::{Attack, AttackInfo, AttackOutcome, AttackProblem, Knowledge, Pe
 pub use domain::{Domain, DomainConfig, Field, Unit};
 pub use error::Error;
 pub use file::{check_writable, sync_folder, write_file};
-pub use goal::{Goal, has_finding};
+pub use goal::{Goal, GoalKind, has_finding};
 pub use model::{BlackBox, DifferentiableModel, Gradient, Model, ModelSpec};
 pub use norm::Norm;
 pub use objective::{GoalObjective, Loss, Objective};

@@ -32,6 +32,7 @@
 //! DLR: Croce & Hein 2020, arXiv:2003.01690, section 4. DLR needs 3 classes, and 4 when targeted. Scaled: MIFPE, Yu & Xu,
 //! CVPR 2023 (factor as in the authors' code); for several findings the divisor is the least |z|.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::segmentation::IGNORED;
@@ -48,7 +49,7 @@ pub trait Objective: Sync {
 }
 
 /// Which function of the logits an attack increases.
-#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, Deserialize, JsonSchema, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Loss {
     /// Cross-entropy; binary cross-entropy summed over the findings where the model has one logit a finding.

@@ -595,7 +595,7 @@ fn returns_the_nearest_it_saw(attack: &dyn Attack, norm: Norm) -> Result<(), Bro
 #[cfg(test)]
 mod tests {
     use super::*;
-    use nocebo_core::Loss;
+    use nocebo_core::{GoalKind, Loss};
 
     /// A gradient step with a fault that can be switched on.
     struct Step(Fault);
@@ -620,7 +620,9 @@ mod tests {
                 source: "this test",
                 family: "test",
                 norms: &[Norm::Linf],
+                goals: GoalKind::ALL,
                 knowledge: if self.0 == Fault::Peeks { Knowledge::Scores } else { Knowledge::Gradients },
+                cost: "3 gradients, 1 query",
                 minimum_norm: false,
             }
         }

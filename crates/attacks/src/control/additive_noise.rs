@@ -4,22 +4,23 @@
 //! x' = clip(x + t·range·u),  u ~ N(0, 1) or U[−1, 1] for each element;  t the least in (0, 1] that reaches the goal
 //! ```
 //!
-//! Source: the noise battery of Survey: [6], as in Foolbox.
+//! Source: the noise battery of Survey: \[6\], as in Foolbox.
 //!
 //! Differs from the source: one draw of u is scaled, so that t has a least value; several draws are tried and the nearest
 //! point is returned.
 
 use rand::RngExt;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use nocebo_core::{Attack, AttackInfo, AttackProblem, Error, Knowledge, Norm, Perturbation, Samples};
+use nocebo_core::{Attack, AttackInfo, AttackProblem, Error, GoalKind, Knowledge, Norm, Perturbation, Samples};
 
 use crate::gaussian::gaussian;
 use crate::line_search::LineSearch;
 use crate::nearest::Nearest;
 
 /// Distribution of the noise of one element.
-#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, Deserialize, JsonSchema, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Distribution {
     /// Standard normal.
@@ -30,7 +31,7 @@ pub enum Distribution {
 }
 
 /// Settings of [`AdditiveNoise`].
-#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct AdditiveNoiseConfig {
     /// Distribution of the noise.
@@ -73,7 +74,9 @@ impl AdditiveNoise {
         source: "control",
         family: "control",
         norms: &[Norm::L1, Norm::L2, Norm::Linf],
+        goals: GoalKind::ALL,
         knowledge: Knowledge::Decisions,
+        cost: "draws · (doublings + bisections) queries",
         minimum_norm: true,
     };
 

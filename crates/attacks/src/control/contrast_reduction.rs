@@ -4,19 +4,20 @@
 //! x' = (1 − t)·x + t·grey,  grey = lower + g·(upper − lower);  t the least in (0, 1] that reaches the goal
 //! ```
 //!
-//! Source: the noise battery of Survey: [6], as in Foolbox.
+//! Source: the noise battery of Survey: \[6\], as in Foolbox.
 //!
 //! Differs from the source: the search is by doublings and bisection.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use nocebo_core::{Attack, AttackInfo, AttackProblem, Error, Knowledge, Norm, Perturbation};
+use nocebo_core::{Attack, AttackInfo, AttackProblem, Error, GoalKind, Knowledge, Norm, Perturbation};
 
 use crate::line_search::LineSearch;
 use crate::nearest::Nearest;
 
 /// Settings of [`ContrastReduction`].
-#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ContrastReductionConfig {
     /// g: the value that everything approaches, as a fraction of the way from the lower to the upper bound; in [0, 1].
@@ -57,7 +58,9 @@ impl ContrastReduction {
         source: "control",
         family: "control",
         norms: &[Norm::L1, Norm::L2, Norm::Linf],
+        goals: GoalKind::ALL,
         knowledge: Knowledge::Decisions,
+        cost: "doublings + bisections queries",
         minimum_norm: true,
     };
 }

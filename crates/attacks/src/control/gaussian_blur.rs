@@ -4,14 +4,15 @@
 //! x' = blur of x with standard deviation σ along every axis of time or space;  σ the least that reaches the goal
 //! ```
 //!
-//! Source: the noise battery of Survey: [6], as in Foolbox.
+//! Source: the noise battery of Survey: \[6\], as in Foolbox.
 //!
 //! Differs from the source: the search is by doublings and bisection. Elements outside the region of interest keep their
 //! values, but take part in those of their neighbours.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use nocebo_core::{Attack, AttackInfo, AttackProblem, Error, Knowledge, Norm, Perturbation};
+use nocebo_core::{Attack, AttackInfo, AttackProblem, Error, GoalKind, Knowledge, Norm, Perturbation};
 
 use crate::line_search::LineSearch;
 use crate::nearest::Nearest;
@@ -19,7 +20,7 @@ use crate::transformation::Transformation;
 use crate::transformation::filter::Blur;
 
 /// Settings of [`GaussianBlur`].
-#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct GaussianBlurConfig {
     /// Greatest σ as a fraction of the longest side of a sample; finite and above 0.
@@ -60,7 +61,9 @@ impl GaussianBlur {
         source: "control",
         family: "control",
         norms: &[Norm::L1, Norm::L2, Norm::Linf],
+        goals: GoalKind::ALL,
         knowledge: Knowledge::Decisions,
+        cost: "doublings + bisections queries",
         minimum_norm: true,
     };
 }

@@ -4,16 +4,17 @@
 //! x' = clip(x + ε·u),  u random on the unit sphere of the norm
 //! ```
 //!
-//! An attack that does not beat it has found nothing but the model's noise tolerance. Survey: [6] (noise battery).
+//! An attack that does not beat it has found nothing but the model's noise tolerance. Survey: \[6\] (noise battery).
 //!
 //! Differs from the source: one draw of full size instead of a line search for the least magnitude that flips.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use nocebo_core::{Attack, AttackInfo, AttackProblem, Error, Knowledge, Norm, Perturbation};
+use nocebo_core::{Attack, AttackInfo, AttackProblem, Error, GoalKind, Knowledge, Norm, Perturbation};
 
 /// Settings of [`Noise`]: none.
-#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, Deserialize, JsonSchema, PartialEq, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct NoiseConfig {}
 
@@ -38,7 +39,9 @@ impl Noise {
         source: "control",
         family: "control",
         norms: &[Norm::L0, Norm::L1, Norm::L2, Norm::Linf],
+        goals: GoalKind::ALL,
         knowledge: Knowledge::None,
+        cost: "1 query",
         minimum_norm: false,
     };
 }

@@ -4,21 +4,22 @@
 //! element i goes to its upper or lower bound, by a coin, where vᵢ < t;  vᵢ ~ U[0, 1)
 //! ```
 //!
-//! Source: the noise battery of Survey: [6], as in Foolbox.
+//! Source: the noise battery of Survey: \[6\], as in Foolbox.
 //!
 //! Differs from the source: one draw of v and the coins is used for all t, so that t has a least value; several draws are
 //! tried and the nearest point is returned.
 
 use rand::RngExt;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use nocebo_core::{Attack, AttackInfo, AttackProblem, Error, Knowledge, Norm, Perturbation};
+use nocebo_core::{Attack, AttackInfo, AttackProblem, Error, GoalKind, Knowledge, Norm, Perturbation};
 
 use crate::line_search::LineSearch;
 use crate::nearest::Nearest;
 
 /// Settings of [`SaltAndPepper`].
-#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct SaltAndPepperConfig {
     /// Independent draws; at least 1.
@@ -59,7 +60,9 @@ impl SaltAndPepper {
         source: "control",
         family: "control",
         norms: &[Norm::L0, Norm::L1, Norm::L2],
+        goals: GoalKind::ALL,
         knowledge: Knowledge::Decisions,
+        cost: "draws · (doublings + bisections) queries",
         minimum_norm: true,
     };
 }

@@ -7,25 +7,26 @@
 //!
 //! It shows how far a model hangs on single points without any search for the right one. A feature of a table is a pixel.
 //!
-//! Source: the noise battery of Survey: [6], as in Foolbox.
+//! Source: the noise battery of Survey: \[6\], as in Foolbox.
 //!
 //! Differs from the source: pixels are not repeated, and the magnitude is reduced by bisection.
 
 use rand::RngExt;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use nocebo_core::{Attack, AttackInfo, AttackProblem, Error, Knowledge, Norm, Perturbation};
+use nocebo_core::{Attack, AttackInfo, AttackProblem, Error, GoalKind, Knowledge, Norm, Perturbation};
 
 use crate::line_search::LineSearch;
 use crate::nearest::Nearest;
 
 /// Settings of [`SinglePixel`].
-#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct SinglePixelConfig {
     /// Pixels that are tried, each in both directions; at least 1.
     pub pixels: usize,
-    /// Halvings of the magnitude of a pixel that reaches the goal.
+    /// Halvings of the magnitude of a pixel that reaches the goal; 0 for none.
     pub bisections: usize,
 }
 
@@ -60,7 +61,9 @@ impl SinglePixel {
         source: "control",
         family: "control",
         norms: &[Norm::L0, Norm::L1, Norm::L2, Norm::Linf],
+        goals: GoalKind::ALL,
         knowledge: Knowledge::Decisions,
+        cost: "2 · pixels + bisections queries",
         minimum_norm: true,
     };
 

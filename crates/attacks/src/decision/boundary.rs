@@ -10,22 +10,23 @@
 //! end when ε < 1e-7
 //! ```
 //!
-//! Source: Brendel, Rauber & Bethge, ICLR 2018, arXiv:1712.04248, section 2; step rules of Foolbox 3. Survey: [12].
+//! Source: Brendel, Rauber & Bethge, ICLR 2018, arXiv:1712.04248, section 2; step rules of Foolbox 3. Survey: \[12\].
 //!
 //! Differs from the source: the start is the noise of `walk::starting_points`, moved to the boundary by bisection.
 
 use std::collections::VecDeque;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use nocebo_core::{Attack, AttackInfo, AttackProblem, Error, Knowledge, Norm, Perturbation};
+use nocebo_core::{Attack, AttackInfo, AttackProblem, Error, GoalKind, Knowledge, Norm, Perturbation};
 
 use super::walk::{Walk, unit};
 use crate::score::grid::gaussian;
 use crate::score::questions::{along, length, ranges};
 
 /// Settings of [`Boundary`].
-#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct BoundaryConfig {
     /// Proposals a sample; at least 1.
@@ -97,7 +98,9 @@ impl Boundary {
         source: "Brendel et al. 2018, arXiv:1712.04248",
         family: "decision",
         norms: &[Norm::L2],
+        goals: GoalKind::ALL,
         knowledge: Knowledge::Decisions,
+        cost: "at most queries queries",
         minimum_norm: true,
     };
 }

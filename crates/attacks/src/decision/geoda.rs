@@ -13,16 +13,17 @@
 //! distance in steps of a half, not in fixed steps from x; in L1 the path is that of a linear model with bounds (the
 //! program searches over the number of elements); in a table, which has no frequencies, η is white.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use nocebo_core::{Attack, AttackInfo, AttackProblem, Domain, Error, Knowledge, Norm, Perturbation};
+use nocebo_core::{Attack, AttackInfo, AttackProblem, Domain, Error, GoalKind, Knowledge, Norm, Perturbation};
 
 use super::walk::{Walk, bisect};
 use crate::score::grid::Grid;
 use crate::score::questions::{along, length, ranges};
 
 /// Settings of [`GeoDa`].
-#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct GeoDaConfig {
     /// Frequencies kept along each side; at least 1.
@@ -84,7 +85,9 @@ impl GeoDa {
         source: "Rahmati et al. 2020, arXiv:2003.06468",
         family: "decision",
         norms: &[Norm::L1, Norm::L2, Norm::Linf],
+        goals: GoalKind::ALL,
         knowledge: Knowledge::Decisions,
+        cost: "at most queries queries",
         minimum_norm: true,
     };
 

@@ -8,23 +8,24 @@
 //!   bisect  back towards x:  L2 on the line to x    Linf on the radius to which the change is clipped
 //! ```
 //!
-//! Source: Chen, Jordan & Wainwright, IEEE S&P 2020, arXiv:1904.02144, algorithm 2. Survey: [93] uses it.
+//! Source: Chen, Jordan & Wainwright, IEEE S&P 2020, arXiv:1904.02144, algorithm 2. Survey: \[93\] uses it.
 //!
 //! Differs from the source: the start is the noise of `walk::starting_points`; the nearest of all adversarial points seen
 //! is returned, not the last; a step that needs more than 60 halvings leaves the point where it is (the source loops for
 //! ever).
 
 use rand::RngExt;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use nocebo_core::{Attack, AttackInfo, AttackProblem, Error, Knowledge, Norm, Perturbation};
+use nocebo_core::{Attack, AttackInfo, AttackProblem, Error, GoalKind, Knowledge, Norm, Perturbation};
 
 use super::walk::{HALVINGS, Probes, Walk, unit};
 use crate::score::grid::gaussian;
 use crate::score::questions::{along, length, ranges};
 
 /// Settings of [`HopSkipJump`].
-#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct HopSkipJumpConfig {
     /// Rounds of probing, stepping and bisecting; at least 1.
@@ -79,7 +80,9 @@ impl HopSkipJump {
         source: "Chen et al. 2020, arXiv:1904.02144",
         family: "decision",
         norms: &[Norm::L2, Norm::Linf],
+        goals: GoalKind::ALL,
         knowledge: Knowledge::Decisions,
+        cost: "at most queries queries",
         minimum_norm: true,
     };
 }

@@ -12,15 +12,16 @@
 //! itself, since an absolute 0.001 of the range is too coarse for the budgets of medical images; after the stage of single
 //! elements the stages begin again, until a whole round improves nothing.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use nocebo_core::{Attack, AttackInfo, AttackProblem, Error, Knowledge, Norm, Perturbation};
+use nocebo_core::{Attack, AttackInfo, AttackProblem, Error, GoalKind, Knowledge, Norm, Perturbation};
 
 use super::walk::bisect;
 use crate::score::questions::{Questions, along, ranges};
 
 /// Settings of [`RayS`].
-#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct RaySConfig {
     /// Precision of a bisection as a fraction of the radius; above 0 and below 1.
@@ -63,7 +64,9 @@ impl RayS {
         source: "Chen & Gu 2020, arXiv:2006.12792",
         family: "decision",
         norms: &[Norm::Linf],
+        goals: GoalKind::ALL,
         knowledge: Knowledge::Decisions,
+        cost: "at most queries queries",
         minimum_norm: true,
     };
 }

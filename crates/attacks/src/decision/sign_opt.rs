@@ -15,19 +15,20 @@
 //! bracketed by shrinking steps of 1, 2, 4, … percent; the first direction is the noise of `walk::starting_points`, to
 //! which random ones are compared.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use nocebo_core::{Attack, AttackInfo, AttackProblem, Error, Knowledge, Norm, Perturbation};
+use nocebo_core::{Attack, AttackInfo, AttackProblem, Error, GoalKind, Knowledge, Norm, Perturbation};
 
 use super::walk::{Walk, bisect, unit};
 use crate::score::grid::gaussian;
 use crate::score::questions::{Questions, along, length, ranges};
 
 /// Settings of [`SignOpt`].
-#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct SignOptConfig {
-    /// Random directions compared at the start.
+    /// Random directions compared at the start; 0 for none.
     pub directions: usize,
     /// Descent steps; at least 1.
     pub steps: usize,
@@ -91,7 +92,9 @@ impl SignOpt {
         source: "Cheng et al. 2020, arXiv:1909.10773",
         family: "decision",
         norms: &[Norm::L2],
+        goals: GoalKind::ALL,
         knowledge: Knowledge::Decisions,
+        cost: "at most queries queries",
         minimum_norm: true,
     };
 }

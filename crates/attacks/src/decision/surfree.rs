@@ -16,16 +16,17 @@
 
 use std::collections::VecDeque;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use nocebo_core::{Attack, AttackInfo, AttackProblem, Error, Knowledge, Norm, Perturbation};
+use nocebo_core::{Attack, AttackInfo, AttackProblem, Error, GoalKind, Knowledge, Norm, Perturbation};
 
 use super::walk::{Walk, bisect};
 use crate::score::grid::Grid;
 use crate::score::questions::{along, length, ranges};
 
 /// Settings of [`SurFree`].
-#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct SurFreeConfig {
     /// First `α_max`, degrees; above 0 and below 90.
@@ -34,9 +35,9 @@ pub struct SurFreeConfig {
     pub angles: usize,
     /// Factor ρ on `α_max`; above 0 and below 1.
     pub angle_factor: f64,
-    /// Directions to which a new one is orthogonal.
+    /// Directions to which a new one is orthogonal; 0 for none.
     pub orthogonal_to: usize,
-    /// Bisections of an angle.
+    /// Bisections of an angle; 0 for none.
     pub bisections: u32,
     /// A bisection ends when the distance it can still save is this fraction; at least 0.
     pub bisection_tolerance: f64,
@@ -100,7 +101,9 @@ impl SurFree {
         source: "Maho et al. 2021, arXiv:2011.12807",
         family: "decision",
         norms: &[Norm::L2],
+        goals: GoalKind::ALL,
         knowledge: Knowledge::Decisions,
+        cost: "at most queries queries",
         minimum_norm: true,
     };
 }

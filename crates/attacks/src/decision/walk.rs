@@ -250,7 +250,7 @@ pub(crate) fn bisect(
 mod tests {
     use super::*;
     use nocebo_core::{
-        Attack, AttackInfo, Goal, Knowledge, Label, Norm, Perturbation, Samples, Seed, Task, ThreatModel,
+        Attack, AttackInfo, Goal, GoalKind, Knowledge, Label, Norm, Perturbation, Samples, Seed, Task, ThreatModel,
     };
     use nocebo_testkit::models::Linear;
     use nocebo_testkit::suite;
@@ -268,7 +268,9 @@ mod tests {
                 source: "this test",
                 family: "test",
                 norms: &[Norm::L2],
+                goals: GoalKind::ALL,
                 knowledge: Knowledge::Decisions,
+                cost: "as asked",
                 minimum_norm: true,
             }
         }

@@ -15,15 +15,16 @@
 //! Differs from the source: the perturbation itself is of low frequency, not only the gradient, until the bounds and
 //! the region of interest cut it. The steps are those of PGD, without a random start.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use nocebo_core::{ActiveSet, Attack, AttackInfo, AttackProblem, Error, Knowledge, Loss, Norm, Perturbation};
+use nocebo_core::{ActiveSet, Attack, AttackInfo, AttackProblem, Error, GoalKind, Knowledge, Loss, Norm, Perturbation};
 
 use super::cosine::low_pass;
 use crate::gradient::search::look;
 
 /// Settings of [`LowFrequency`].
-#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct LowFrequencyConfig {
     /// Objective to ascend.
@@ -73,7 +74,9 @@ impl LowFrequency {
         source: "Guo et al. 2019, arXiv:1809.08758",
         family: "frequency",
         norms: &[Norm::L2, Norm::Linf],
+        goals: GoalKind::ALL,
         knowledge: Knowledge::Gradients,
+        cost: "steps gradients, 1 query",
         minimum_norm: false,
     };
 

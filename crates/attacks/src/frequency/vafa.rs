@@ -19,15 +19,16 @@
 //! value; the structural similarity term is left out, because `q_max` limits the change; blocks at the far ends of a
 //! sample may be smaller; a sample stops at the first point that reaches the goal. Signals and images are ours.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use nocebo_core::{ActiveSet, Attack, AttackInfo, AttackProblem, Error, Knowledge, Loss, Norm, Perturbation};
+use nocebo_core::{ActiveSet, Attack, AttackInfo, AttackProblem, Error, GoalKind, Knowledge, Loss, Norm, Perturbation};
 
 use super::cosine::{invert, transform};
 use crate::gradient::search::look;
 
 /// Settings of [`Vafa`].
-#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct VafaConfig {
     /// Objective to ascend.
@@ -91,7 +92,9 @@ impl Vafa {
         source: "Hanif et al. 2023, arXiv:2307.07269",
         family: "frequency",
         norms: &[Norm::L2, Norm::Linf],
+        goals: GoalKind::ALL,
         knowledge: Knowledge::Gradients,
+        cost: "steps gradients, 1 query",
         minimum_norm: false,
     };
 

@@ -17,11 +17,12 @@
 //! GAN term is that of least squares, as in the paper's experiments; networks are small ones of this crate. H is
 //! cross-entropy on probabilities, so the black box must give scores.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use nocebo_core::{
-    Attack, AttackInfo, AttackProblem, DifferentiableModel, Error, GoalObjective, Gradient, Knowledge, Loss, Model,
-    ModelSpec, Norm, Objective, Oracle, Outputs, Samples, Seed, Task, ThreatModel,
+    Attack, AttackInfo, AttackProblem, DifferentiableModel, Error, GoalKind, GoalObjective, Gradient, Knowledge, Loss,
+    Model, ModelSpec, Norm, Objective, Oracle, Outputs, Samples, Seed, Task, ThreatModel,
 };
 use nocebo_graph::Network;
 
@@ -32,7 +33,7 @@ use super::networks::{NetworkConfig, scaled};
 use crate::fit::FitAttack;
 
 /// Whether the model's own gradients are used, or those of a distilled one.
-#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, Deserialize, JsonSchema, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Distillation {
     /// The model's own.
@@ -45,7 +46,7 @@ pub enum Distillation {
 }
 
 /// Settings of [`AdvGan`].
-#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct AdvGanConfig {
     /// Margin κ beyond which a sample no longer steers; finite and at least 0.
@@ -121,7 +122,9 @@ impl AdvGan {
         source: "Xiao et al. 2018, arXiv:1801.02610",
         family: "generative",
         norms: &[Norm::L2, Norm::Linf],
+        goals: GoalKind::ALL,
         knowledge: Knowledge::Gradients,
+        cost: "1 query; learning: steps · batch gradients in all",
         minimum_norm: false,
     };
 

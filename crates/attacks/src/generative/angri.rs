@@ -10,9 +10,12 @@
 //! squares is in ranges of the bounds. Several models are an [`Ensemble`](crate::transfer::ensemble::Ensemble) fused in
 //! loss. A sample without a named target is sent to the class, of those it is not in, that worked best on the set.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use nocebo_core::{Attack, AttackInfo, AttackProblem, Error, Goal, GoalObjective, Knowledge, Label, Loss, Norm};
+use nocebo_core::{
+    Attack, AttackInfo, AttackProblem, Error, Goal, GoalKind, GoalObjective, Knowledge, Label, Loss, Norm,
+};
 
 use super::change::Form;
 use super::generator::{TargetedGenerator, negated};
@@ -20,7 +23,7 @@ use super::networks::NetworkConfig;
 use crate::fit::FitAttack;
 
 /// Settings of [`Angri`].
-#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct AngriConfig {
     /// Objective to ascend; not DLR, which needs the true class besides the target.
@@ -71,7 +74,9 @@ impl Angri {
         source: "Sarkar et al. 2017, arXiv:1707.01159",
         family: "generative",
         norms: &[Norm::L2, Norm::Linf],
+        goals: GoalKind::ALL,
         knowledge: Knowledge::Gradients,
+        cost: "1 query; learning: steps · batch gradients in all, 1 query a sample and class",
         minimum_norm: false,
     };
 }

@@ -16,9 +16,10 @@
 //! minimum is the same); the sum of squares is in ranges of the bounds; each point is projected onto the threat model. A sample without a named
 //! target is sent to the class, of those it is not in, that worked best on the set.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use nocebo_core::{Attack, AttackInfo, AttackProblem, Error, Knowledge, Norm, Objective, Task};
+use nocebo_core::{Attack, AttackInfo, AttackProblem, Error, GoalKind, Knowledge, Norm, Objective, Task};
 
 use super::change::Form;
 use super::generator::{TargetedGenerator, negated};
@@ -26,7 +27,7 @@ use super::networks::NetworkConfig;
 use crate::fit::FitAttack;
 
 /// What the network gives.
-#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, Deserialize, JsonSchema, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Output {
     /// A change that is added (P-ATN).
@@ -37,7 +38,7 @@ pub enum Output {
 }
 
 /// Settings of [`Atn`].
-#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct AtnConfig {
     /// What the network gives.
@@ -85,7 +86,9 @@ impl Atn {
         source: "Baluja & Fischer 2017, arXiv:1703.09387",
         family: "generative",
         norms: &[Norm::L2, Norm::Linf],
+        goals: GoalKind::ALL,
         knowledge: Knowledge::Gradients,
+        cost: "1 query; learning: steps · batch gradients in all, 1 query a sample and class",
         minimum_norm: false,
     };
 }

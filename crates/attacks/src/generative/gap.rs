@@ -11,9 +11,10 @@
 //! channels; L is log-odds, not −log p. The universal form, which feeds the generator a fixed pattern, is left to the
 //! universal family.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use nocebo_core::{Attack, AttackInfo, AttackProblem, Error, GoalObjective, Knowledge, Loss, Norm};
+use nocebo_core::{Attack, AttackInfo, AttackProblem, Error, GoalKind, GoalObjective, Knowledge, Loss, Norm};
 
 use super::change::Form;
 use super::generator::{Generator, PlainGenerator, batch, negated, one_aim};
@@ -22,7 +23,7 @@ use crate::fit::FitAttack;
 use crate::gradient::target_class::TargetClass;
 
 /// Settings of [`Gap`].
-#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct GapConfig {
     /// Objective to ascend.
@@ -60,7 +61,9 @@ impl Gap {
         source: "Poursaeed et al. 2018, arXiv:1712.02328",
         family: "generative",
         norms: &[Norm::L2, Norm::Linf],
+        goals: GoalKind::ALL,
         knowledge: Knowledge::Gradients,
+        cost: "1 query; learning: steps · batch gradients in all, 1 query a sample",
         minimum_norm: false,
     };
 }

@@ -19,10 +19,11 @@
 //! the GAN made. The GAN is as good as its samples: look at them ([`NaturalGanAttack::made`]).
 
 use rand::RngExt;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use nocebo_core::{
-    Attack, AttackInfo, AttackProblem, Error, Knowledge, Norm, Perturbation, Samples, Seed, ThreatModel,
+    Attack, AttackInfo, AttackProblem, Error, GoalKind, Knowledge, Norm, Perturbation, Samples, Seed, ThreatModel,
 };
 use nocebo_graph::Network;
 
@@ -33,7 +34,7 @@ use crate::gaussian::gaussian;
 use crate::universal::perturbation::check_shape;
 
 /// How the latent space is searched.
-#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, Deserialize, JsonSchema, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum LatentSearch {
     /// From the inside, annulus by annulus.
@@ -44,7 +45,7 @@ pub enum LatentSearch {
 }
 
 /// Settings of [`NaturalGan`].
-#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct NaturalGanConfig {
     /// Size of the latent space; 1 to 1024.
@@ -124,7 +125,9 @@ impl NaturalGan {
         source: "Zhao et al. 2018, arXiv:1710.11342",
         family: "generative",
         norms: &[Norm::L0, Norm::L1, Norm::L2, Norm::Linf],
+        goals: GoalKind::ALL,
         knowledge: Knowledge::Decisions,
+        cost: "annuli · draws queries, more for the hybrid search",
         minimum_norm: false,
     };
 

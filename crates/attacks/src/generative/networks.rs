@@ -10,6 +10,7 @@
 //! The convolutions (3 wide, along all axes of space) follow what is local, the dense path with its narrow middle what
 //! belongs to a place or to the whole. A table has the dense path alone. No layer looks at more than one sample.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use nocebo_core::{Domain, Error, Samples, Seed};
@@ -21,7 +22,7 @@ use nocebo_graph::{Device, Graph, GraphBuilder, Network, Tensor};
 const MOST_WEIGHTS: usize = 1 << 25;
 
 /// Size of the networks and length of their training.
-#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct NetworkConfig {
     /// Channels of the convolutions; 1 to 1024.

@@ -12,9 +12,10 @@
 //! Differs from the source: the study names its aim (all to one class, undetected by observers) but not its network and
 //! loss, which are our reading; its observers are the epsilon of the threat model here.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use nocebo_core::{Attack, AttackInfo, AttackProblem, Error, GoalObjective, Knowledge, Loss, Norm};
+use nocebo_core::{Attack, AttackInfo, AttackProblem, Error, GoalKind, GoalObjective, Knowledge, Loss, Norm};
 
 use super::change::Form;
 use super::generator::{Generator, PlainGenerator, batch, negated, one_aim};
@@ -22,7 +23,7 @@ use super::networks::NetworkConfig;
 use crate::fit::FitAttack;
 
 /// Settings of [`OneClass`].
-#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct OneClassConfig {
     /// Objective to ascend.
@@ -70,7 +71,9 @@ impl OneClass {
         source: "the dermoscopy study [4] of Puttagunta et al. 2023; our reading",
         family: "generative",
         norms: &[Norm::L2, Norm::Linf],
+        goals: &[GoalKind::Targeted, GoalKind::FalseNegative, GoalKind::FalsePositive],
         knowledge: Knowledge::Gradients,
+        cost: "1 query; learning: steps · batch gradients in all",
         minimum_norm: false,
     };
 }

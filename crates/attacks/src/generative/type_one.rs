@@ -18,6 +18,7 @@
 //! self-adaptive weight is a constant k with a hinge, which is 0 while the decision is safe (our reading); the search
 //! keeps the last point at which both hold. Squares are means over elements in half-ranges.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use nocebo_core::{
@@ -33,7 +34,7 @@ use crate::adam::Adam;
 use crate::gaussian::gaussian;
 
 /// Settings of [`TypeOne`].
-#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct TypeOneConfig {
     /// Size of the latent space; 1 to 1024.

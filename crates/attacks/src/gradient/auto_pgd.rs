@@ -24,10 +24,12 @@
 //! equal). An infinite epsilon counts as the size of the bounds.
 
 use rand::RngExt;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use nocebo_core::{
-    ActiveSet, Attack, AttackInfo, AttackProblem, Error, Knowledge, Loss, Norm, Objective, Perturbation, Samples, Seed,
+    ActiveSet, Attack, AttackInfo, AttackProblem, Error, GoalKind, Knowledge, Loss, Norm, Objective, Perturbation,
+    Samples, Seed,
 };
 
 use super::step::{ascend, sign};
@@ -35,7 +37,7 @@ use crate::boundaries::ForRows;
 use crate::gaussian::gaussian;
 
 /// Settings of [`AutoPgd`].
-#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct AutoPgdConfig {
     /// Objective to ascend; not the scaled cross-entropy, whose values do not rank points.
@@ -140,7 +142,9 @@ impl AutoPgd {
         source: "Croce & Hein 2020, arXiv:2003.01690",
         family: "gradient",
         norms: &[Norm::L1, Norm::L2, Norm::Linf],
+        goals: GoalKind::ALL,
         knowledge: Knowledge::Gradients,
+        cost: "restarts · (steps gradients, 1 query)",
         minimum_norm: false,
     };
 }

@@ -11,15 +11,16 @@
 //! through whatever class. A goal that names its target has that one target. Findings do not exclude each other: an
 //! untargeted multi-label goal heads for the flip of one finding after another, nearest to its threshold first.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use nocebo_core::{ActiveSet, Attack, AttackInfo, AttackProblem, Error, Knowledge, Loss, Norm, Perturbation};
+use nocebo_core::{ActiveSet, Attack, AttackInfo, AttackProblem, Error, GoalKind, Knowledge, Loss, Norm, Perturbation};
 
 use super::auto_pgd::AutoPgdConfig;
 use crate::boundaries::Boundaries;
 
 /// Settings of [`AutoPgdTargeted`].
-#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct AutoPgdTargetedConfig {
     /// Objective to ascend; DLR in the paper, which needs four classes.
@@ -30,9 +31,9 @@ pub struct AutoPgdTargetedConfig {
     pub steps: usize,
     /// Searches for each target; at least 1.
     pub restarts: usize,
-    /// As in [`AutoPgdConfig::rho`].
+    /// Greatest fraction ρ of raising steps at which the step is halved (L2, Linf); in [0, 1].
     pub rho: f32,
-    /// As in [`AutoPgdConfig::larger_radii`].
+    /// L1 only: search at 3ε for 30 % of the steps, at 2ε for 30 %, then at ε.
     pub larger_radii: bool,
 }
 
@@ -71,7 +72,9 @@ impl AutoPgdTargeted {
         source: "Croce & Hein 2020, arXiv:2003.01690",
         family: "gradient",
         norms: &[Norm::L1, Norm::L2, Norm::Linf],
+        goals: GoalKind::ALL,
         knowledge: Knowledge::Gradients,
+        cost: "targets · restarts · (steps gradients, 1 query), 1 query",
         minimum_norm: false,
     };
 }

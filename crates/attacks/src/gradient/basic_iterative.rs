@@ -5,21 +5,23 @@
 //! α = 1 grey level, N = min(ε + 4, 1.25·ε) steps, ε in grey levels (1/255 of the range)
 //! ```
 //!
-//! Source: Kurakin, Goodfellow & Bengio, arXiv:1607.02533, section 2.2. Survey: [64][66].
+//! Source: Kurakin, Goodfellow & Bengio, arXiv:1607.02533, section 2.2. Survey: \[64\]\[66\].
 //!
 //! Differs from the source: a sample stops at the first point that reaches the goal; N is rounded up, at least 1.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use nocebo_core::{
-    ActiveSet, Attack, AttackInfo, AttackProblem, Error, Goal, Knowledge, Loss, Norm, Perturbation, ThreatModel,
+    ActiveSet, Attack, AttackInfo, AttackProblem, Error, Goal, GoalKind, Knowledge, Loss, Norm, Perturbation,
+    ThreatModel,
 };
 
 use super::search::Search;
 use super::step::ascend;
 
 /// Settings of [`BasicIterative`] and of the iterative least-likely attack.
-#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct BasicIterativeConfig {
     /// Step α as a fraction of the range of the bounds; finite and above 0.
@@ -87,7 +89,9 @@ impl BasicIterative {
         source: "Kurakin et al. 2016, arXiv:1607.02533",
         family: "gradient",
         norms: &[Norm::Linf],
+        goals: GoalKind::ALL,
         knowledge: Knowledge::Gradients,
+        cost: "steps gradients, 1 query",
         minimum_norm: false,
     };
 }

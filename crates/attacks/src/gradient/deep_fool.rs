@@ -7,16 +7,17 @@
 //! x' = clip(x + (1 + η)·r),  until the goal is reached
 //! ```
 //!
-//! Source: Moosavi-Dezfooli, Fawzi & Frossard, CVPR 2016, arXiv:1511.04599, algorithm 2 and section 3.3. Survey: [91].
+//! Source: Moosavi-Dezfooli, Fawzi & Frossard, CVPR 2016, arXiv:1511.04599, algorithm 2 and section 3.3. Survey: \[91\].
 //!
 //! Differs from the source: the steps are in the unit of the data, whatever its range; points are clipped to the
 //! bounds at each step, and elements outside the region of interest take no part. Goals with a target head for the
 //! strongest rival's boundary; an untargeted multi-label goal has one boundary a finding.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use nocebo_core::{
-    Attack, AttackInfo, AttackProblem, Error, Gradient, Knowledge, Norm, Objective, Perturbation, Samples,
+    Attack, AttackInfo, AttackProblem, Error, GoalKind, Gradient, Knowledge, Norm, Objective, Perturbation, Samples,
 };
 
 use super::step::sign;
@@ -24,7 +25,7 @@ use crate::boundaries::{Boundaries, Crossing, ForRows};
 use crate::nearest::{Nearest, can_pay};
 
 /// Settings of [`DeepFool`].
-#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct DeepFoolConfig {
     /// η: how far beyond the linearised boundary to go, as a fraction of the change; finite and at least 0.
@@ -166,7 +167,9 @@ impl DeepFool {
         source: "Moosavi-Dezfooli et al. 2016, arXiv:1511.04599",
         family: "gradient",
         norms: &[Norm::L2, Norm::Linf],
+        goals: GoalKind::ALL,
         knowledge: Knowledge::Gradients,
+        cost: "steps · candidates gradients, steps + 2 queries",
         minimum_norm: true,
     };
 }

@@ -6,19 +6,20 @@
 //! targeted: L is the log-likelihood of the wanted class, so the step still ascends
 //! ```
 //!
-//! Source: Goodfellow, Shlens & Szegedy, ICLR 2015, arXiv:1412.6572, section 4. Survey: [42].
+//! Source: Goodfellow, Shlens & Szegedy, ICLR 2015, arXiv:1412.6572, section 4. Survey: \[42\].
 //!
 //! Differs from the source: L1 and L0 are ours: the point of ball ∩ bounds where the linearised loss is greatest.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use nocebo_core::{ActiveSet, Attack, AttackInfo, AttackProblem, Error, Knowledge, Loss, Norm, Perturbation};
+use nocebo_core::{ActiveSet, Attack, AttackInfo, AttackProblem, Error, GoalKind, Knowledge, Loss, Norm, Perturbation};
 
 use super::search::Search;
 use super::step::ascend_fully;
 
 /// Settings of [`FastGradient`].
-#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, Deserialize, JsonSchema, PartialEq, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct FastGradientConfig {
     /// Objective to ascend; cross-entropy in the paper.
@@ -46,7 +47,9 @@ impl FastGradient {
         source: "Goodfellow et al. 2015, arXiv:1412.6572",
         family: "gradient",
         norms: &[Norm::L0, Norm::L1, Norm::L2, Norm::Linf],
+        goals: GoalKind::ALL,
         knowledge: Knowledge::Gradients,
+        cost: "1 gradient, 1 query",
         minimum_norm: false,
     };
 }

@@ -6,19 +6,20 @@
 //!
 //! The raw gradient, where FGSM takes its sign: large slopes move far, small ones hardly.
 //!
-//! Source: Rozsa, Rudd & Boult, CVPR workshops 2016, arXiv:1605.01775, section 3. Survey: [110].
+//! Source: Rozsa, Rudd & Boult, CVPR workshops 2016, arXiv:1605.01775, section 3. Survey: \[110\].
 //!
 //! Differs from the source: the line search is ours, upwards by doublings and then by bisection.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use nocebo_core::{Attack, AttackInfo, AttackProblem, Error, Knowledge, Loss, Norm, Perturbation};
+use nocebo_core::{Attack, AttackInfo, AttackProblem, Error, GoalKind, Knowledge, Loss, Norm, Perturbation};
 
 use crate::line_search::LineSearch;
 use crate::nearest::{Nearest, can_pay};
 
 /// Settings of [`FastGradientValue`].
-#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, Deserialize, JsonSchema, PartialEq, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct FastGradientValueConfig {
     /// Objective whose gradient is followed; cross-entropy in the paper.
@@ -49,7 +50,9 @@ impl FastGradientValue {
         source: "Rozsa et al. 2016, arXiv:1605.01775",
         family: "gradient",
         norms: &[Norm::L2],
+        goals: GoalKind::ALL,
         knowledge: Knowledge::Gradients,
+        cost: "1 gradient, doublings + bisections queries",
         minimum_norm: true,
     };
 }

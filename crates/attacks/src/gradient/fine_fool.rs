@@ -6,22 +6,23 @@
 //! xₜ₊₁ = Π(xₜ + α·m·∇ₓL / ‖m·∇ₓL‖₂)                       until the goal is reached
 //! ```
 //!
-//! Source: Chen et al. 2018, "FineFool: fine object contour attack via attention". Survey: [23].
+//! Source: Chen et al. 2018, "FineFool: fine object contour attack via attention". Survey: \[23\].
 //!
 //! Differs from the source: the published description of the update could not be read, only that the perturbation is
 //! led by the attention of the network and lies on the contours of the object; the rule above is ours. The attention is
 //! the smoothed input gradient instead of a class activation map, because an attack sees no inner values of a model. φ,
 //! which lets flat pixels move a little, is ours too.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use nocebo_core::{ActiveSet, Attack, AttackInfo, AttackProblem, Error, Knowledge, Loss, Norm, Perturbation};
+use nocebo_core::{ActiveSet, Attack, AttackInfo, AttackProblem, Error, GoalKind, Knowledge, Loss, Norm, Perturbation};
 
 use super::search::Search;
 use super::step::ascend;
 
 /// Settings of [`FineFool`].
-#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct FineFoolConfig {
     /// Objective to ascend.
@@ -71,7 +72,9 @@ impl FineFool {
         source: "Chen et al. 2018, FineFool",
         family: "gradient",
         norms: &[Norm::L2],
+        goals: GoalKind::ALL,
         knowledge: Knowledge::Gradients,
+        cost: "steps gradients, 1 query",
         minimum_norm: false,
     };
 }

@@ -6,22 +6,23 @@
 //! hot = the second most likely class, then the third, …
 //! ```
 //!
-//! Source: Rozsa, Rudd & Boult, CVPR workshops 2016, arXiv:1605.01775, section 3. Survey: [110].
+//! Source: Rozsa, Rudd & Boult, CVPR workshops 2016, arXiv:1605.01775, section 3. Survey: \[110\].
 //!
 //! Differs from the source: the weights of w are our reading. Of the set of perturbed inputs the nearest is returned.
 //! The cold class is the one to leave; a goal that names its target has that hot class alone, and a single logit or
 //! finding is its own hot and cold. The line search is ours, upwards by doublings and then by bisection.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use nocebo_core::{Attack, AttackInfo, AttackProblem, Error, Knowledge, Norm, Objective, Perturbation};
+use nocebo_core::{Attack, AttackInfo, AttackProblem, Error, GoalKind, Knowledge, Norm, Objective, Perturbation};
 
 use crate::boundaries::{Boundaries, Crossing, ForRows};
 use crate::line_search::LineSearch;
 use crate::nearest::{Nearest, can_pay};
 
 /// Settings of [`HotCold`].
-#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct HotColdConfig {
     /// Hot classes that are tried, by falling logit; at least 1.
@@ -62,7 +63,9 @@ impl HotCold {
         source: "Rozsa et al. 2016, arXiv:1605.01775",
         family: "gradient",
         norms: &[Norm::L2],
+        goals: GoalKind::ALL,
         knowledge: Knowledge::Gradients,
+        cost: "hot_classes · (1 gradient, doublings + bisections queries), 2 queries",
         minimum_norm: true,
     };
 }

@@ -4,14 +4,14 @@
 //! x₀ = x,  xₙ₊₁ = clip(xₙ − α·sign ∇ₓJ(f(xₙ), y_LL)),  y_LL = argminₖ p(k|x)
 //! ```
 //!
-//! Source: Kurakin, Goodfellow & Bengio, arXiv:1607.02533, section 2.3. Survey: [64][66].
+//! Source: Kurakin, Goodfellow & Bengio, arXiv:1607.02533, section 2.3. Survey: \[64\]\[66\].
 //!
 //! Differs from the source: a sample stops at the first point that reaches the goal of the attack, which for an
 //! untargeted goal is any wrong class; a goal that names a target keeps it.
 
 use serde::Deserialize;
 
-use nocebo_core::{Attack, AttackInfo, AttackProblem, Error, Knowledge, Norm, Perturbation};
+use nocebo_core::{Attack, AttackInfo, AttackProblem, Error, GoalKind, Knowledge, Norm, Perturbation};
 
 use super::basic_iterative::BasicIterativeConfig;
 use super::target_class::TargetClass;
@@ -37,7 +37,9 @@ impl IterativeLeastLikely {
         source: "Kurakin et al. 2016, arXiv:1607.02533",
         family: "gradient",
         norms: &[Norm::Linf],
+        goals: GoalKind::ALL,
         knowledge: Knowledge::Gradients,
+        cost: "steps gradients, 2 queries",
         minimum_norm: false,
     };
 }

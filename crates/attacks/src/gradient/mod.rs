@@ -11,6 +11,7 @@ pub mod hot_cold;
 pub mod iterative_least_likely;
 pub mod newton_fool;
 pub mod one_step_target;
+pub mod orthogonal_pgd;
 pub mod pgd;
 pub mod random_start_fgsm;
 pub mod saliency_map;

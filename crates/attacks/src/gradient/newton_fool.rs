@@ -12,15 +12,18 @@
 //! zero. With one logit a decision, p is the sigmoid of its distance to the threshold and p₀ = 1/2. A sample stops at
 //! the first point that reaches the goal. Elements outside the region of interest take no part.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use nocebo_core::{Attack, AttackInfo, AttackProblem, Error, Goal, Knowledge, Loss, Norm, Perturbation, Task};
+use nocebo_core::{
+    Attack, AttackInfo, AttackProblem, Error, Goal, GoalKind, Knowledge, Loss, Norm, Perturbation, Task,
+};
 
 use super::deep_fool::clip;
 use crate::nearest::{Nearest, can_pay};
 
 /// Settings of [`NewtonFool`].
-#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct NewtonFoolConfig {
     /// η: greatest length of a step as a fraction of ‖x₀‖; finite and above 0.
@@ -63,7 +66,9 @@ impl NewtonFool {
         source: "Jang et al. 2017, doi:10.1145/3134600.3134635",
         family: "gradient",
         norms: &[Norm::L2],
+        goals: GoalKind::ALL,
         knowledge: Knowledge::Gradients,
+        cost: "steps gradients, 1 query",
         minimum_norm: true,
     };
 

@@ -6,20 +6,21 @@
 //!
 //! It exists to avoid label leaking: a model trained on FGSM can learn to read the true label off the sign pattern.
 //!
-//! Source: Kurakin, Goodfellow & Bengio, ICLR 2017, arXiv:1611.01236, section 2. Survey: [65].
+//! Source: Kurakin, Goodfellow & Bengio, ICLR 2017, arXiv:1611.01236, section 2. Survey: \[65\].
 //!
 //! Differs from the source: the random class is never the true one; a goal that names a target keeps it.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use nocebo_core::{ActiveSet, Attack, AttackInfo, AttackProblem, Error, Knowledge, Loss, Norm, Perturbation};
+use nocebo_core::{ActiveSet, Attack, AttackInfo, AttackProblem, Error, GoalKind, Knowledge, Loss, Norm, Perturbation};
 
 use super::search::Search;
 use super::step::ascend_fully;
 pub use super::target_class::TargetClass;
 
 /// Settings of [`OneStepTarget`].
-#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, Deserialize, JsonSchema, PartialEq, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct OneStepTargetConfig {
     /// Class to head for; the paper recommends the least likely one.
@@ -47,7 +48,9 @@ impl OneStepTarget {
         source: "Kurakin et al. 2017, arXiv:1611.01236",
         family: "gradient",
         norms: &[Norm::Linf],
+        goals: GoalKind::ALL,
         knowledge: Knowledge::Gradients,
+        cost: "1 gradient, 2 queries",
         minimum_norm: false,
     };
 }

@@ -10,25 +10,26 @@
 //! With `loss = "scaled_cross_entropy"` it follows the loss of MIFPE, which keeps its gradient on confident models.
 //!
 //! Source: Madry et al., ICLR 2018, arXiv:1706.06083, section 2.1 (Linf, L2). L1: Tramèr & Boneh 2019,
-//! arXiv:1904.13000. L0: Croce & Hein 2019, arXiv:1909.05040. Survey: [85].
+//! arXiv:1904.13000. L0: Croce & Hein 2019, arXiv:1909.05040. Survey: \[85\].
 //!
 //! Differs from the source: a sample stops at the first point that reaches the goal and later restarts work on the
 //! others; where no point reaches it, the last point is returned. L1 and L2 project onto ball ∩ bounds at once, not
 //! first onto the one and then onto the other. For L0 the step is a fraction of the range of the bounds, not of epsilon
 //! (a count).
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use nocebo_core::{
-    ActiveSet, Attack, AttackInfo, AttackProblem, DifferentiableModel, Error, Goal, GoalObjective, Knowledge, Loss,
-    Norm, Oracle, Perturbation, Samples, Seed, ThreatModel,
+    ActiveSet, Attack, AttackInfo, AttackProblem, DifferentiableModel, Error, Goal, GoalKind, GoalObjective, Knowledge,
+    Loss, Norm, Oracle, Perturbation, Samples, Seed, ThreatModel,
 };
 
 use super::search::Search;
 use super::step::ascend;
 
 /// Settings of [`Pgd`].
-#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct PgdConfig {
     /// Objective to ascend.
@@ -80,7 +81,9 @@ impl Pgd {
         source: "Madry et al. 2018, arXiv:1706.06083",
         family: "gradient",
         norms: &[Norm::L0, Norm::L1, Norm::L2, Norm::Linf],
+        goals: GoalKind::ALL,
         knowledge: Knowledge::Gradients,
+        cost: "restarts · steps gradients, restarts queries",
         minimum_norm: false,
     };
 

@@ -6,20 +6,21 @@
 //!
 //! The random step leaves the region where a model trained on FGSM masks its gradient.
 //!
-//! Source: Tramèr et al., ICLR 2018, arXiv:1705.07204, section 4. Survey: [124].
+//! Source: Tramèr et al., ICLR 2018, arXiv:1705.07204, section 4. Survey: \[124\].
 //!
 //! Differs from the source: nothing known.
 
 use rand::RngExt;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use nocebo_core::{ActiveSet, Attack, AttackInfo, AttackProblem, Error, Knowledge, Loss, Norm, Perturbation};
+use nocebo_core::{ActiveSet, Attack, AttackInfo, AttackProblem, Error, GoalKind, Knowledge, Loss, Norm, Perturbation};
 
 use super::search::Search;
 use super::step::ascend;
 
 /// Settings of [`RandomStartFgsm`].
-#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct RandomStartFgsmConfig {
     /// Length α of the random step as a fraction of epsilon; in [0, 1].
@@ -58,7 +59,9 @@ impl RandomStartFgsm {
         source: "Tramèr et al. 2018, arXiv:1705.07204",
         family: "gradient",
         norms: &[Norm::Linf],
+        goals: GoalKind::ALL,
         knowledge: Knowledge::Gradients,
+        cost: "1 gradient, 1 query",
         minimum_norm: false,
     };
 }

@@ -8,17 +8,19 @@
 //! ```
 //!
 //! Source: Papernot et al., EuroS&P 2016, arXiv:1511.07528, algorithms 1 to 3; single elements: Grosse et al.,
-//! arXiv:1606.04435; `either`: Wiyatno & Xu 2018, arXiv:1808.07945. Survey: [96].
+//! arXiv:1606.04435; `either`: Wiyatno & Xu 2018, arXiv:1808.07945. Survey: \[96\].
 //!
 //! Differs from the source: the probabilities of all classes add up to 1, so with softmax β = −α and one gradient
 //! suffices; α is taken as the gradient of the log-odds of t, which ranks the elements alike and does not underflow. Two
 //! gradients suffice for logits. Pairs are looked for among the `pool` elements of greatest α − β. An untargeted goal
 //! heads for the class with the second greatest logit. With one logit a decision, β = −α.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use nocebo_core::{
-    Attack, AttackInfo, AttackProblem, Error, Goal, Knowledge, Label, Loss, Norm, Objective, Perturbation, Task,
+    Attack, AttackInfo, AttackProblem, Error, Goal, GoalKind, Knowledge, Label, Loss, Norm, Objective, Perturbation,
+    Task,
 };
 
 use super::step::sign;
@@ -26,7 +28,7 @@ use crate::boundaries::{Boundaries, ForRows};
 use crate::nearest::{Nearest, can_pay};
 
 /// What may happen to an element.
-#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, Deserialize, JsonSchema, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Direction {
     /// It grows.
@@ -39,7 +41,7 @@ pub enum Direction {
 }
 
 /// What the Jacobian is taken of.
-#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, Deserialize, JsonSchema, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Scores {
     /// Probabilities.
@@ -50,7 +52,7 @@ pub enum Scores {
 }
 
 /// How many elements a step changes.
-#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, Deserialize, JsonSchema, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Choice {
     /// One.
@@ -61,7 +63,7 @@ pub enum Choice {
 }
 
 /// Settings of [`SaliencyMap`].
-#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct SaliencyMapConfig {
     /// Which way elements move.
@@ -125,7 +127,9 @@ impl SaliencyMap {
         source: "Papernot et al. 2016, arXiv:1511.07528",
         family: "gradient",
         norms: &[Norm::L0],
+        goals: GoalKind::ALL,
         knowledge: Knowledge::Gradients,
+        cost: "1 gradient a step (2 for logits), until greatest_fraction is spent; 2 queries",
         minimum_norm: true,
     };
 

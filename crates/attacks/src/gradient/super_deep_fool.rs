@@ -14,16 +14,17 @@
 //! Differs from the source: points are clipped to the bounds, elements outside the region of interest take no part, and
 //! of all points on the way the nearest that reaches the goal is returned.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use nocebo_core::{Attack, AttackInfo, AttackProblem, Error, Knowledge, Loss, Norm, Perturbation};
+use nocebo_core::{Attack, AttackInfo, AttackProblem, Error, GoalKind, Knowledge, Loss, Norm, Perturbation};
 
 use super::deep_fool::{DeepFoolConfig, clip};
 use crate::boundaries::{Boundaries, ForRows};
 use crate::nearest::{Nearest, can_pay};
 
 /// Settings of [`SuperDeepFool`].
-#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct SuperDeepFoolConfig {
     /// Greatest number of projections; at least 1.
@@ -66,7 +67,9 @@ impl SuperDeepFool {
         source: "Abdolahpourrostam et al. 2024, arXiv:2303.12481",
         family: "gradient",
         norms: &[Norm::L2],
+        goals: GoalKind::ALL,
         knowledge: Knowledge::Gradients,
+        cost: "rounds · (DeepFool, 1 gradient), bisections queries",
         minimum_norm: true,
     };
 

@@ -5,7 +5,7 @@ use rand::RngExt;
 use nocebo_core::{AttackProblem, Error, Goal, Label, Task};
 
 /// Which class an attack heads for when the goal names none.
-#[derive(Clone, Copy, Debug, Default, PartialEq, serde::Deserialize, serde::Serialize)]
+#[derive(Clone, Copy, Debug, Default, schemars::JsonSchema, PartialEq, serde::Deserialize, serde::Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum TargetClass {
     /// The class with the least logit.

@@ -18,10 +18,12 @@
 use std::cmp::Ordering;
 
 use rand_chacha::ChaCha8Rng;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use nocebo_core::{
-    Attack, AttackInfo, AttackProblem, Error, Goal, GoalObjective, Knowledge, Loss, Norm, Objective, Perturbation, Task,
+    Attack, AttackInfo, AttackProblem, Error, Goal, GoalKind, GoalObjective, Knowledge, Loss, Norm, Objective,
+    Perturbation, Task,
 };
 
 use super::frame::{Frame, size};
@@ -36,7 +38,7 @@ const STEP_SIZE_SEARCH: usize = 40;
 const NO_GRADIENT: f64 = 1e-6;
 
 /// Settings of [`AugmentedLagrangian`].
-#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct AugmentedLagrangianConfig {
     /// Gradient steps; at least 1.
@@ -114,7 +116,9 @@ impl AugmentedLagrangian {
         source: "Rony et al. 2021, arXiv:2011.11857",
         family: "minimum_norm",
         norms: &[Norm::L1, Norm::L2],
+        goals: GoalKind::ALL,
         knowledge: Knowledge::Gradients,
+        cost: "steps gradients",
         minimum_norm: true,
     };
 }

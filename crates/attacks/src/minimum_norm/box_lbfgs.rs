@@ -7,7 +7,7 @@
 //! A projected limited-memory BFGS solves each problem; the least c that still succeeds is found by a binary search.
 //!
 //! Source: Szegedy et al., ICLR 2014, arXiv:1312.6199, section 4.1; the binary search is that of `CleverHans`.
-//! Survey: [122].
+//! Survey: \[122\].
 //!
 //! Differs from the source: distances are in the range of the bounds; the solver is a projected L-BFGS with
 //! backtracking, not L-BFGS-B; goals other than a target have J = −log of the probability that the goal is reached
@@ -15,9 +15,10 @@
 
 use std::collections::VecDeque;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use nocebo_core::{Attack, AttackInfo, AttackProblem, Error, Knowledge, Loss, Norm, Perturbation, Task};
+use nocebo_core::{Attack, AttackInfo, AttackProblem, Error, GoalKind, Knowledge, Loss, Norm, Perturbation, Task};
 
 use super::constant_search::ConstantSearch;
 use super::frame::{Frame, size};
@@ -32,7 +33,7 @@ const HALVINGS: usize = 20;
 const TOLERANCE: f64 = 1e-9;
 
 /// Settings of [`BoxLbfgs`].
-#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct BoxLbfgsConfig {
     /// Values of c that are tried; at least 1.
@@ -77,7 +78,9 @@ impl BoxLbfgs {
         source: "Szegedy et al. 2014, arXiv:1312.6199",
         family: "minimum_norm",
         norms: &[Norm::L2],
+        goals: GoalKind::ALL,
         knowledge: Knowledge::Gradients,
+        cost: "search_steps · steps gradients",
         minimum_norm: true,
     };
 }

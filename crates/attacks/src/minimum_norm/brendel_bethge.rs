@@ -18,9 +18,12 @@
 //! is ours. The binary search projects the start onto smaller and smaller balls of the norm.
 
 use rand_chacha::ChaCha8Rng;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use nocebo_core::{Attack, AttackInfo, AttackProblem, Error, Knowledge, Loss, Norm, Perturbation, ThreatModel};
+use nocebo_core::{
+    Attack, AttackInfo, AttackProblem, Error, GoalKind, Knowledge, Loss, Norm, Perturbation, ThreatModel,
+};
 
 use super::frame::{Frame, size};
 use super::search::{Ask, Search, Seen, minimise};
@@ -31,7 +34,7 @@ use super::trust_region::TrustRegion;
 const CLIMB: f64 = 0.1;
 
 /// Settings of [`BrendelBethge`].
-#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct BrendelBethgeConfig {
     /// Steps along the boundary; at least 1.
@@ -51,7 +54,7 @@ pub struct BrendelBethgeConfig {
     pub search_steps: usize,
     /// Gradient steps that look for a start; at least 1.
     pub climb_steps: usize,
-    /// Uniform random points that are tried where the gradient finds no start.
+    /// Uniform random points that are tried where the gradient finds no start; 0 for none.
     pub noise_tries: usize,
 }
 
@@ -101,7 +104,9 @@ impl BrendelBethge {
         source: "Brendel et al. 2019, arXiv:1907.01003",
         family: "minimum_norm",
         norms: &[Norm::L0, Norm::L1, Norm::L2, Norm::Linf],
+        goals: GoalKind::ALL,
         knowledge: Knowledge::Gradients,
+        cost: "climb_steps + steps gradients, noise_tries + search_steps queries",
         minimum_norm: true,
     };
 }

@@ -8,14 +8,15 @@
 //! ```
 //!
 //! Source: Carlini & Wagner, IEEE S&P 2017, arXiv:1608.04644, section VI-B; constants and the number of elements frozen
-//! at once from the authors' code. Survey: [16].
+//! at once from the authors' code. Survey: \[16\].
 //!
 //! Differs from the source: δ is in the range of the bounds; g is the gradient of the margin, as in the paper, where the
 //! code takes that of the whole loss; elements count one by one, not pixels with all their channels.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use nocebo_core::{Attack, AttackInfo, AttackProblem, Error, Knowledge, Loss, Norm, Perturbation};
+use nocebo_core::{Attack, AttackInfo, AttackProblem, Error, GoalKind, Knowledge, Loss, Norm, Perturbation};
 
 use super::frame::{Frame, size};
 use super::search::{Ask, Search, Seen, minimise};
@@ -27,7 +28,7 @@ use crate::adam::Adam;
 const DONE: f64 = 1e-4;
 
 /// Settings of [`CarliniWagnerL0`].
-#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct CarliniWagnerL0Config {
     /// Greatest number of Adam steps for each c; at least 1.
@@ -97,7 +98,9 @@ impl CarliniWagnerL0 {
         source: "Carlini & Wagner 2017, arXiv:1608.04644",
         family: "minimum_norm",
         norms: &[Norm::L0],
+        goals: GoalKind::ALL,
         knowledge: Knowledge::Gradients,
+        cost: "steps gradients a doubling of c and round of freezing",
         minimum_norm: true,
     };
 }

@@ -8,15 +8,16 @@
 //! A binary search finds the least c that still succeeds: ten times greater until a first success, then halfway.
 //!
 //! Source: Carlini & Wagner, IEEE S&P 2017, arXiv:1608.04644, sections V and VI-A; constants of the authors' code.
-//! Survey: [16].
+//! Survey: \[16\].
 //!
 //! Differs from the source: distances are in the range of the bounds, so that the constants hold for any unit; a
 //! sample that makes no progress ends its search step alone, not when the whole batch stalls; Adam starts anew with
 //! each search step; of untargeted goals the margin to the greatest other class is used, whatever its sign.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use nocebo_core::{Attack, AttackInfo, AttackProblem, Error, Knowledge, Loss, Norm, Perturbation};
+use nocebo_core::{Attack, AttackInfo, AttackProblem, Error, GoalKind, Knowledge, Loss, Norm, Perturbation};
 
 use super::constant_search::ConstantSearch;
 use super::frame::{Frame, size};
@@ -26,7 +27,7 @@ use super::tanh_space::TanhSpace;
 use crate::adam::Adam;
 
 /// Settings of [`CarliniWagnerL2`].
-#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct CarliniWagnerL2Config {
     /// Values of c that are tried; at least 1.
@@ -83,7 +84,9 @@ impl CarliniWagnerL2 {
         source: "Carlini & Wagner 2017, arXiv:1608.04644",
         family: "minimum_norm",
         norms: &[Norm::L2],
+        goals: GoalKind::ALL,
         knowledge: Knowledge::Gradients,
+        cost: "search_steps · steps gradients",
         minimum_norm: true,
     };
 }

@@ -8,13 +8,14 @@
 //!
 //! It ends when τ falls below a grey level or c has grown too large.
 //!
-//! Source: Carlini & Wagner, IEEE S&P 2017, arXiv:1608.04644, section VI-C; constants of the authors' code. Survey: [16].
+//! Source: Carlini & Wagner, IEEE S&P 2017, arXiv:1608.04644, section VI-C; constants of the authors' code. Survey: \[16\].
 //!
 //! Differs from the source: δ and τ are in the range of the bounds; where elements have a storage step, τ ends there.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use nocebo_core::{Attack, AttackInfo, AttackProblem, Error, Knowledge, Loss, Norm, Perturbation};
+use nocebo_core::{Attack, AttackInfo, AttackProblem, Error, GoalKind, Knowledge, Loss, Norm, Perturbation};
 
 use super::frame::{Frame, size};
 use super::search::{Ask, Search, Seen, minimise};
@@ -26,7 +27,7 @@ use crate::adam::Adam;
 const DONE: f64 = 1e-4;
 
 /// Settings of [`CarliniWagnerLinf`].
-#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct CarliniWagnerLinfConfig {
     /// Greatest number of Adam steps for each c and τ; at least 1.
@@ -92,7 +93,9 @@ impl CarliniWagnerLinf {
         source: "Carlini & Wagner 2017, arXiv:1608.04644",
         family: "minimum_norm",
         norms: &[Norm::Linf],
+        goals: GoalKind::ALL,
         knowledge: Knowledge::Gradients,
+        cost: "steps gradients a doubling of c and value of τ",
         minimum_norm: true,
     };
 }

@@ -12,9 +12,10 @@
 //! of 256 grey levels; where the gradient is zero a random direction of unit length is taken.
 
 use rand_chacha::ChaCha8Rng;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use nocebo_core::{Attack, AttackInfo, AttackProblem, Error, Knowledge, Loss, Norm, Perturbation};
+use nocebo_core::{Attack, AttackInfo, AttackProblem, Error, GoalKind, Knowledge, Loss, Norm, Perturbation};
 
 use super::frame::{Frame, size};
 use super::schedule::cosine;
@@ -27,7 +28,7 @@ const LAST_STEP: f64 = 0.01;
 const NO_GRADIENT: f64 = 1e-12;
 
 /// Settings of [`DecoupledDirectionNorm`].
-#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct DecoupledDirectionNormConfig {
     /// Gradient steps; at least 1.
@@ -71,7 +72,9 @@ impl DecoupledDirectionNorm {
         source: "Rony et al. 2019, arXiv:1811.09600",
         family: "minimum_norm",
         norms: &[Norm::L2],
+        goals: GoalKind::ALL,
         knowledge: Knowledge::Gradients,
+        cost: "steps gradients",
         minimum_norm: true,
     };
 }

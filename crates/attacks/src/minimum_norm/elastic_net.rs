@@ -10,14 +10,15 @@
 //! The least c that still succeeds is found as in Carlini & Wagner's attack. Of the points that succeed, the one of
 //! least elastic-net distance `‖·‖₂² + β·‖·‖₁` (EN rule) or of least L1 distance (L1 rule) is returned.
 //!
-//! Source: Chen et al., AAAI 2018, arXiv:1709.04114, algorithm 1. Survey: [21].
+//! Source: Chen et al., AAAI 2018, arXiv:1709.04114, algorithm 1. Survey: \[21\].
 //!
 //! Differs from the source: changes are in the range of the bounds; y is clipped to the bounds; a sample that makes no
 //! progress ends its search step alone.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use nocebo_core::{Attack, AttackInfo, AttackProblem, Error, Knowledge, Loss, Norm, Perturbation};
+use nocebo_core::{Attack, AttackInfo, AttackProblem, Error, GoalKind, Knowledge, Loss, Norm, Perturbation};
 
 use super::constant_search::ConstantSearch;
 use super::frame::{Frame, size};
@@ -26,7 +27,7 @@ use super::search::{Ask, Search, Seen, minimise};
 use super::settings::{at_least_one, not_negative, positive};
 
 /// Which of the successful points is returned.
-#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, Deserialize, JsonSchema, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum DecisionRule {
     /// The one of least elastic-net distance.
@@ -37,7 +38,7 @@ pub enum DecisionRule {
 }
 
 /// Settings of [`ElasticNet`].
-#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ElasticNetConfig {
     /// Which of the successful points is returned.
@@ -101,7 +102,9 @@ impl ElasticNet {
         source: "Chen et al. 2018, arXiv:1709.04114",
         family: "minimum_norm",
         norms: &[Norm::L1],
+        goals: GoalKind::ALL,
         knowledge: Knowledge::Gradients,
+        cost: "search_steps · steps gradients and as many queries",
         minimum_norm: true,
     };
 }

@@ -13,7 +13,7 @@
 //! at or above `lower`, which measures how far attacks are from the truth.
 //!
 //! Source: Carlini, Katz, Barrett & Dill 2017, arXiv:1709.10207 (least distortion proven by a complete verifier). Linear
-//! bounds: Zhang et al., `NeurIPS` 2018, arXiv:1811.00866, passed forwards. Survey: [18].
+//! bounds: Zhang et al., `NeurIPS` 2018, arXiv:1811.00866, passed forwards. Survey: \[18\].
 //!
 //! Differs from the source: branch and bound over the distance itself takes the place of a binary search around Reluplex.
 //! Arithmetic is f64 on the f32 weights, with the rounding of the linear program (about 1e-9 of the range of the bounds)

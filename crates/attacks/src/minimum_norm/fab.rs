@@ -16,11 +16,12 @@
 //! target among more than two classes) are ours: the margin is the boundary, and its projections are in L2 in every
 //! norm, because L1 and Linf projections onto one of its pieces and then another undo each other.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use nocebo_core::{
-    Attack, AttackInfo, AttackProblem, Error, Goal, Gradient, Knowledge, Norm, Objective, Perturbation, Samples, Task,
-    ThreatModel,
+    Attack, AttackInfo, AttackProblem, Error, Goal, GoalKind, Gradient, Knowledge, Norm, Objective, Perturbation,
+    Samples, Task, ThreatModel,
 };
 
 use super::frame::{Frame, dual, size};
@@ -30,7 +31,7 @@ use crate::boundaries::{Boundaries, Crossing, ForRows};
 use crate::nearest::{Nearest, can_pay};
 
 /// Settings of [`Fab`].
-#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct FabConfig {
     /// Steps of each restart; at least 1.
@@ -85,7 +86,9 @@ impl Fab {
         source: "Croce & Hein 2020, arXiv:1907.02044",
         family: "minimum_norm",
         norms: &[Norm::L1, Norm::L2, Norm::Linf],
+        goals: GoalKind::ALL,
         knowledge: Knowledge::Gradients,
+        cost: "restarts · steps · (2 queries, 1 gradient a boundary), 1 query",
         minimum_norm: true,
     };
 }

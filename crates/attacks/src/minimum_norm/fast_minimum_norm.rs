@@ -13,9 +13,10 @@
 //! starts at the clean sample only, not at a sample of another class. Before a first success the radius grows by 1e-4 at least:
 //! where the model is linear, the source lands on the boundary itself and may never cross it.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use nocebo_core::{Attack, AttackInfo, AttackProblem, Error, Knowledge, Loss, Norm, Perturbation};
+use nocebo_core::{Attack, AttackInfo, AttackProblem, Error, GoalKind, Knowledge, Loss, Norm, Perturbation};
 
 use super::frame::{Frame, dual, size};
 use super::schedule::cosine;
@@ -28,7 +29,7 @@ const NO_GRADIENT: f64 = 1e-12;
 const LEAST_GROWTH: f64 = 1e-4;
 
 /// Settings of [`FastMinimumNorm`].
-#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct FastMinimumNormConfig {
     /// Gradient steps; at least 1.
@@ -82,7 +83,9 @@ impl FastMinimumNorm {
         source: "Pintor et al. 2021, arXiv:2102.12827",
         family: "minimum_norm",
         norms: &[Norm::L0, Norm::L1, Norm::L2, Norm::Linf],
+        goals: GoalKind::ALL,
         knowledge: Knowledge::Gradients,
+        cost: "steps gradients",
         minimum_norm: true,
     };
 }

@@ -12,9 +12,10 @@
 //! Differs from the source: r and η are in the range of the bounds. For L0 the proximal operator is that of the 2/3
 //! quasi-norm, as the authors prefer, with the threshold below which 0 is better than the other stationary point.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use nocebo_core::{Attack, AttackInfo, AttackProblem, Error, Knowledge, Loss, Norm, Perturbation};
+use nocebo_core::{Attack, AttackInfo, AttackProblem, Error, GoalKind, Knowledge, Loss, Norm, Perturbation};
 
 use super::frame::{Frame, size};
 use super::proximal::proximal;
@@ -23,7 +24,7 @@ use super::settings::{at_least_one, fraction, positive};
 use crate::adam::Adam;
 
 /// Settings of [`PrimalDual`].
-#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct PrimalDualConfig {
     /// Gradient steps; at least 2.
@@ -99,7 +100,9 @@ impl PrimalDual {
         source: "Matyasko & Chau 2021, arXiv:2106.01538",
         family: "minimum_norm",
         norms: &[Norm::L0, Norm::L1, Norm::L2, Norm::Linf],
+        goals: GoalKind::ALL,
         knowledge: Knowledge::Gradients,
+        cost: "steps gradients",
         minimum_norm: true,
     };
 }

@@ -11,9 +11,10 @@
 //!
 //! Differs from the source: δ, σ, η and τ are in the range of the bounds; any goal, not only the untargeted one.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use nocebo_core::{Attack, AttackInfo, AttackProblem, Error, Knowledge, Loss, Norm, Perturbation};
+use nocebo_core::{Attack, AttackInfo, AttackProblem, Error, GoalKind, Knowledge, Loss, Norm, Perturbation};
 
 use super::frame::{Frame, size};
 use super::schedule::cosine;
@@ -27,7 +28,7 @@ const LAST_STEP: f64 = 0.1;
 const NO_GRADIENT: f64 = 1e-12;
 
 /// Settings of [`SigmaZero`].
-#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct SigmaZeroConfig {
     /// Gradient steps; at least 1.
@@ -75,7 +76,9 @@ impl SigmaZero {
         source: "Cinà et al. 2025, arXiv:2402.01879",
         family: "minimum_norm",
         norms: &[Norm::L0],
+        goals: GoalKind::ALL,
         knowledge: Knowledge::Gradients,
+        cost: "steps gradients",
         minimum_norm: true,
     };
 }

@@ -11,9 +11,10 @@
 //!
 //! Differs from the source: as [`super::fab`]; a goal with one boundary (a target, a binary task) is walked once.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use nocebo_core::{Attack, AttackInfo, AttackProblem, Error, Knowledge, Norm, Perturbation};
+use nocebo_core::{Attack, AttackInfo, AttackProblem, Error, GoalKind, Knowledge, Norm, Perturbation};
 
 use super::fab::{FabConfig, walk};
 use super::settings::at_least_one;
@@ -21,7 +22,7 @@ use crate::boundaries::Boundaries;
 use crate::nearest::Nearest;
 
 /// Settings of [`TargetedFab`].
-#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct TargetedFabConfig {
     /// Greatest number of classes (findings of a multi-label task) that are tried; at least 1.
@@ -60,7 +61,9 @@ impl TargetedFab {
         source: "Croce & Hein 2020, arXiv:2003.01690",
         family: "minimum_norm",
         norms: &[Norm::L1, Norm::L2, Norm::Linf],
+        goals: GoalKind::ALL,
         knowledge: Knowledge::Gradients,
+        cost: "target_classes · restarts · steps · (2 queries, 1 gradient), 1 query",
         minimum_norm: true,
     };
 }

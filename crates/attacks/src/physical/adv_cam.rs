@@ -7,15 +7,16 @@
 //! G     mean of F·Fᵀ over the region          G* that of the clean sample outside the region (everywhere if none is)
 //! ```
 //!
-//! Source: Duan et al., CVPR 2020, arXiv:2003.08757, section 3. Survey: [31].
+//! Source: Duan et al., CVPR 2020, arXiv:2003.08757, section 3. Survey: \[31\].
 //!
 //! Differs from the source: texture is read by a fixed bank of linear filters where the paper has the features of a
 //! trained network; the style to be taken on is the surroundings of the mask in the same sample, not another image; the
 //! content term acts on the values themselves; the weights are ours.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use nocebo_core::{Attack, AttackInfo, AttackProblem, Error, Knowledge, Loss, Norm, Perturbation};
+use nocebo_core::{Attack, AttackInfo, AttackProblem, Error, GoalKind, Knowledge, Loss, Norm, Perturbation};
 
 use super::penalty::total_variation;
 use super::views::{Views, fractions};
@@ -25,7 +26,7 @@ use crate::transformation::filter::Kernel;
 use crate::transformation::warp::sides_of;
 
 /// Settings of [`AdvCam`].
-#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+#[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct AdvCamConfig {
     /// Objective to ascend.
@@ -105,7 +106,9 @@ impl AdvCam {
         source: "Duan et al. 2020, arXiv:2003.08757",
         family: "physical",
         norms: &[Norm::L2, Norm::Linf],
+        goals: GoalKind::ALL,
         knowledge: Knowledge::Gradients,
+        cost: "steps · (1 + draws) gradients, 1 query",
         minimum_norm: false,
     };
 }

@@ -7,20 +7,21 @@
 //! It is how an attack is made to survive rotation, light and noise, and also how a randomised defence is attacked: then
 //! the transformations are the defence's own.
 //!
-//! Source: Athalye, Engstrom, Ilyas & Kwok, ICML 2018, arXiv:1707.07397, section 2. Survey: [7].
+//! Source: Athalye, Engstrom, Ilyas & Kwok, ICML 2018, arXiv:1707.07397, section 2. Survey: \[7\].
 //!
 //! Differs from the source: the distance of colours that the paper penalises is the threat model's ball here; success is
 //! claimed only where the untransformed sample reaches the goal too.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use nocebo_core::{ActiveSet, Attack, AttackInfo, AttackProblem, Error, Knowledge, Norm, Perturbation};
+use nocebo_core::{ActiveSet, Attack, AttackInfo, AttackProblem, Error, GoalKind, Knowledge, Norm, Perturbation};
 
 use crate::gradient::search::look;
 use crate::transformation::{Randomised, Transformations};
 
 /// Settings of [`Eot`].
-#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+#[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct EotConfig {
     /// Name of the attack in the catalogue.
@@ -30,6 +31,7 @@ pub struct EotConfig {
     /// What may be drawn.
     pub transformations: Transformations,
     /// Settings of the attack.
+    #[schemars(with = "std::collections::BTreeMap<String, serde_json::Value>")]
     pub settings: toml::Table,
 }
 
@@ -69,7 +71,9 @@ impl Eot {
         source: "Athalye et al. 2018, arXiv:1707.07397",
         family: "physical",
         norms: &[Norm::L0, Norm::L1, Norm::L2, Norm::Linf],
+        goals: GoalKind::ALL,
         knowledge: Knowledge::Gradients,
+        cost: "draws · those of the attack, 1 query",
         minimum_norm: false,
     };
 

@@ -6,15 +6,16 @@
 //!
 //! The region of interest is the frame: a skin marker, a ruler, an electrode, a tube or a tag in an X-ray.
 //!
-//! Source: Sharif et al., CCS 2016, doi 10.1145/2976749.2978392, section 4. Survey: [116].
+//! Source: Sharif et al., CCS 2016, doi 10.1145/2976749.2978392, section 4. Survey: \[116\].
 //!
 //! Differs from the source: views are random transformations of one sample instead of several photographs; the gradient
 //! is brought to unit size before it enters the momentum, and a step is a sign step in Linf; κ₁ and κ₂ are ours. The
 //! black-box version by particle swarms is left out.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use nocebo_core::{Attack, AttackInfo, AttackProblem, Error, Knowledge, Loss, Norm, Perturbation};
+use nocebo_core::{Attack, AttackInfo, AttackProblem, Error, GoalKind, Knowledge, Loss, Norm, Perturbation};
 
 use super::penalty::{Palette, total_variation};
 use super::views::{Views, fractions};
@@ -22,7 +23,7 @@ use crate::transfer::momentum::Momentum;
 use crate::transformation::Transformations;
 
 /// Settings of [`MaskedPatch`].
-#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+#[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct MaskedPatchConfig {
     /// Objective to ascend.
@@ -101,7 +102,9 @@ impl MaskedPatch {
         source: "Sharif et al. 2016, doi 10.1145/2976749.2978392",
         family: "physical",
         norms: &[Norm::L2, Norm::Linf],
+        goals: GoalKind::ALL,
         knowledge: Knowledge::Gradients,
+        cost: "steps · (1 + draws) gradients, 1 query",
         minimum_norm: false,
     };
 }

@@ -1,6 +1,7 @@
 //! What makes a change hard to print or easy to see, with derivatives. All values are fractions of the range.
 
 use nocebo_core::Error;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// Keeps square roots smooth at 0.
@@ -33,7 +34,7 @@ pub(super) fn total_variation(sides: &[usize], values: &[f64], weight: f64, slop
 }
 
 /// Colours that a printer or a film can show, each a fraction of the range for every channel or one for all of them.
-#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+#[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
 #[serde(transparent)]
 pub struct Palette(Vec<Vec<f64>>);
 

@@ -5,7 +5,7 @@
 //! d = #(clean right, adversarial wrong, transformed adversarial right) / #(clean right, adversarial wrong)
 //! ```
 //!
-//! Source: Kurakin, Goodfellow & Bengio, arXiv:1607.02533, section 3 (destruction rate). Survey: [64].
+//! Source: Kurakin, Goodfellow & Bengio, arXiv:1607.02533, section 3 (destruction rate). Survey: \[64\].
 //!
 //! Differs from the source: the photograph of a print is simulated. Right and wrong mean that the goal is not reached, or is.
 

@@ -5,22 +5,23 @@
 //! gₜ₊₁ = μ·gₜ + ḡₜ/‖ḡₜ‖₁      xₜ₊₁ = clip(xₜ + α·sign(gₜ₊₁))
 //! ```
 //!
-//! Source: our reading of the survey's [36], which makes attacks on fingerprint liveness detectors robust to rotation
+//! Source: our reading of the survey's \[36\], which makes attacks on fingerprint liveness detectors robust to rotation
 //! and flip; the details of its rule are not known to us. The parts are MI-FGSM (Dong et al. 2018, arXiv:1710.06081) and
-//! expectation over transformation (Athalye et al. 2018, arXiv:1707.07397). Survey: [36].
+//! expectation over transformation (Athalye et al. 2018, arXiv:1707.07397). Survey: \[36\].
 //!
 //! Differs from the source: see above.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use nocebo_core::{Attack, AttackInfo, AttackProblem, Error, Knowledge, Loss, Norm, Perturbation};
+use nocebo_core::{Attack, AttackInfo, AttackProblem, Error, GoalKind, Knowledge, Loss, Norm, Perturbation};
 
 use super::views::Views;
 use crate::transfer::momentum::Momentum;
 use crate::transformation::Transformations;
 
 /// Settings of [`RobustMomentum`].
-#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+#[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct RobustMomentumConfig {
     /// Objective to ascend.
@@ -75,7 +76,9 @@ impl RobustMomentum {
         source: "our reading of Puttagunta et al. 2023, reference [36]",
         family: "physical",
         norms: &[Norm::L2, Norm::Linf],
+        goals: GoalKind::ALL,
         knowledge: Knowledge::Gradients,
+        cost: "steps · (1 + draws) gradients, 1 query",
         minimum_norm: false,
     };
 }

@@ -5,14 +5,15 @@
 //! M            the region of interest; narrower when asked: where |δ| is greatest after a first search with λ·‖δ‖₁
 //! ```
 //!
-//! Source: Eykholt et al., CVPR 2018, arXiv:1707.08945, section 3. Survey: [34].
+//! Source: Eykholt et al., CVPR 2018, arXiv:1707.08945, section 3. Survey: \[34\].
 //!
 //! Differs from the source: the views of the object are random transformations of one sample instead of photographs, and
 //! the perturbation is not aligned to each of them separately; the weights are ours, for values in fractions of the range.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use nocebo_core::{Attack, AttackInfo, AttackProblem, Error, Knowledge, Loss, Norm, Perturbation};
+use nocebo_core::{Attack, AttackInfo, AttackProblem, Error, GoalKind, Knowledge, Loss, Norm, Perturbation};
 
 use super::penalty::Palette;
 use super::views::{Views, fractions};
@@ -20,7 +21,7 @@ use crate::transfer::momentum::Momentum;
 use crate::transformation::Transformations;
 
 /// Settings of [`Rp2`].
-#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+#[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Rp2Config {
     /// Objective to ascend.
@@ -103,7 +104,9 @@ impl Rp2 {
         source: "Eykholt et al. 2018, arXiv:1707.08945",
         family: "physical",
         norms: &[Norm::L2, Norm::Linf],
+        goals: GoalKind::ALL,
         knowledge: Knowledge::Gradients,
+        cost: "steps · (1 + draws) gradients, 1 query; twice that for a narrow sticker",
         minimum_norm: false,
     };
 

@@ -228,7 +228,7 @@ pub(crate) fn along(start: &[f32], scale: f64, direction: &[f64]) -> Vec<f32> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use nocebo_core::{Attack, AttackInfo, Goal, Knowledge, Seed};
+    use nocebo_core::{Attack, AttackInfo, Goal, GoalKind, Knowledge, Seed};
     use nocebo_testkit::suite;
 
     /// Asks `per_row` questions about every row: points ever nearer to where the linear model flips.
@@ -245,7 +245,9 @@ mod tests {
                 source: "this test",
                 family: "test",
                 norms: &[Norm::Linf],
+                goals: GoalKind::ALL,
                 knowledge: Knowledge::Scores,
+                cost: "as asked",
                 minimum_norm: true,
             }
         }

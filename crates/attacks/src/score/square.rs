@@ -25,15 +25,18 @@
 //! ball ∩ bounds (the source clips).
 
 use rand::{Rng, RngExt};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use nocebo_core::{Attack, AttackInfo, AttackProblem, Error, Knowledge, Loss, Norm, Perturbation, ThreatModel};
+use nocebo_core::{
+    Attack, AttackInfo, AttackProblem, Error, GoalKind, Knowledge, Loss, Norm, Perturbation, ThreatModel,
+};
 
 use super::grid::{Grid, coordinates};
 use super::questions::{Questions, along, generators, length, radius};
 
 /// Settings of [`Square`].
-#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct SquareConfig {
     /// Objective to ascend.
@@ -80,7 +83,9 @@ impl Square {
         source: "Andriushchenko et al. 2020, arXiv:1912.00049",
         family: "score",
         norms: &[Norm::L1, Norm::L2, Norm::Linf],
+        goals: GoalKind::ALL,
         knowledge: Knowledge::Scores,
+        cost: "at most queries queries",
         minimum_norm: false,
     };
 

@@ -6,7 +6,7 @@
 //! ```
 //!
 //! Source: Chen et al. 2022, Medical Image Analysis 82:102597 (adversarial chain; the affine step, with the authors'
-//! ranges: 15°, 0.2, 0.1). Survey: [24].
+//! ranges: 15°, 0.2, 0.1). Survey: \[24\].
 //!
 //! Differs from the source: used as an attack on any model, with several steps and random restarts, stopping at the first
 //! transformation that reaches the goal; the edge is repeated beyond the edge; signals and volumes are served too.
@@ -14,16 +14,17 @@
 use std::marker::PhantomData;
 
 use rand::RngExt;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use nocebo_core::{Attack, AttackInfo, AttackProblem, Error, Knowledge, Loss, Norm, Perturbation};
+use nocebo_core::{Attack, AttackInfo, AttackProblem, Error, GoalKind, Knowledge, Loss, Norm, Perturbation};
 
 use super::search::Search;
 use crate::gradient::step::sign;
 use crate::transformation::warp::{Affine, Beyond, sides_of};
 
 /// Settings of [`AffineAttack`].
-#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct AffineAttackConfig {
     /// Objective to ascend.
@@ -96,7 +97,9 @@ impl AffineAttack {
         source: "Chen et al. 2022, Medical Image Analysis 82:102597",
         family: "spatial",
         norms: &[Norm::L0, Norm::L1, Norm::L2, Norm::Linf],
+        goals: GoalKind::ALL,
         knowledge: Knowledge::Gradients,
+        cost: "restarts · (steps gradients, 1 query)",
         minimum_norm: false,
     };
 

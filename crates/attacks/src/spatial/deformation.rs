@@ -8,7 +8,7 @@
 //!
 //! Content moves no farther than the greatest velocity, so the bound on v is one on the displacement.
 //!
-//! Source: Chen et al. 2022, Medical Image Analysis 82:102597 (adversarial chain; the morphing step). Survey: [24].
+//! Source: Chen et al. 2022, Medical Image Analysis 82:102597 (adversarial chain; the morphing step). Survey: \[24\].
 //!
 //! Differs from the source: used as an attack on any model, with random restarts, stopping at the first deformation that
 //! reaches the goal; the gradient is divided by its greatest magnitude instead of its length, so that a step does not
@@ -18,9 +18,10 @@
 use std::marker::PhantomData;
 
 use rand::RngExt;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use nocebo_core::{Attack, AttackInfo, AttackProblem, Error, Knowledge, Loss, Norm, Perturbation};
+use nocebo_core::{Attack, AttackInfo, AttackProblem, Error, GoalKind, Knowledge, Loss, Norm, Perturbation};
 
 use super::flow::Bound;
 use super::search::Search;
@@ -30,7 +31,7 @@ use crate::transformation::filter::Blur;
 use crate::transformation::warp::{Warp, sides_of};
 
 /// Settings of [`Deformation`].
-#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+#[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct DeformationConfig {
     /// Objective to ascend.
@@ -104,7 +105,9 @@ impl Deformation {
         source: "Chen et al. 2022, Medical Image Analysis 82:102597",
         family: "spatial",
         norms: &[Norm::L0, Norm::L1, Norm::L2, Norm::Linf],
+        goals: GoalKind::ALL,
         knowledge: Knowledge::Gradients,
+        cost: "restarts · (steps gradients, 1 query)",
         minimum_norm: false,
     };
 }

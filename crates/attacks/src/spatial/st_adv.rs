@@ -8,15 +8,17 @@
 //! For use on anatomy the flow is also kept within a greatest displacement, and it may not fold: after every step it is
 //! smoothed until the determinant of its Jacobian is above a bound everywhere.
 //!
-//! Source: Xiao et al., ICLR 2018, arXiv:1801.02612, section 3. Survey: [130].
+//! Source: Xiao et al., ICLR 2018, arXiv:1801.02612, section 3. Survey: \[130\].
 //!
 //! Differs from the source: Adam instead of L-BFGS; the two bounds on the flow are ours; of all flows that reach the goal
 //! the smoothest is returned; signals and volumes are served too.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use nocebo_core::{
-    Attack, AttackInfo, AttackProblem, Error, GoalObjective, Knowledge, Loss, Norm, Objective, Perturbation, Samples,
+    Attack, AttackInfo, AttackProblem, Error, GoalKind, GoalObjective, Knowledge, Loss, Norm, Objective, Perturbation,
+    Samples,
 };
 
 use super::flow::{Bound, least_jacobian, roughness};
@@ -28,7 +30,7 @@ use crate::transformation::filter::Blur;
 use crate::transformation::warp::{Warp, sides_of};
 
 /// Settings of [`StAdv`].
-#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+#[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct StAdvConfig {
     /// Steps of Adam; at least 1.
@@ -101,7 +103,9 @@ impl StAdv {
         source: "Xiao et al. 2018, arXiv:1801.02612",
         family: "spatial",
         norms: &[Norm::L0, Norm::L1, Norm::L2, Norm::Linf],
+        goals: GoalKind::ALL,
         knowledge: Knowledge::Gradients,
+        cost: "steps gradients, 1 query",
         minimum_norm: false,
     };
 

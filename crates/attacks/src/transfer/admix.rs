@@ -12,10 +12,11 @@
 //! and shrunk from the value nearest to zero that the bounds allow ([`origin`]), zero itself for the paper's images.
 
 use rand::RngExt;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use nocebo_core::{
-    Attack, AttackInfo, AttackProblem, Error, Goal, Knowledge, Label, Loss, Norm, Perturbation, Samples,
+    Attack, AttackInfo, AttackProblem, Error, Goal, GoalKind, Knowledge, Label, Loss, Norm, Perturbation, Samples,
 };
 
 use super::momentum::{Estimate, MeanGradient, Momentum};
@@ -24,7 +25,7 @@ use crate::fit::FitAttack;
 use crate::transformation::tone::origin;
 
 /// Settings of [`Admix`].
-#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct AdmixConfig {
     /// Objective to ascend.
@@ -94,7 +95,9 @@ impl Admix {
         source: "Wang et al. 2021, arXiv:2102.00436",
         family: "transfer",
         norms: &[Norm::L2, Norm::Linf],
+        goals: GoalKind::ALL,
         knowledge: Knowledge::Gradients,
+        cost: "steps · scales · mixed gradients, 1 query",
         minimum_norm: false,
     };
 }

@@ -13,16 +13,17 @@
 //! repeats its edge, because zero is black in a photograph but water in a scan; signals and volumes are served too.
 
 use rand::RngExt;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use nocebo_core::{Attack, AttackInfo, AttackProblem, Error, Knowledge, Loss, Norm, Perturbation};
+use nocebo_core::{Attack, AttackInfo, AttackProblem, Error, GoalKind, Knowledge, Loss, Norm, Perturbation};
 
 use super::momentum::{Estimate, Momentum};
 use crate::transformation::warp::{Affine, Beyond, sides_of};
 use crate::transformation::{Chain, gradient_through};
 
 /// Settings of [`DiFgsm`].
-#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct DiFgsmConfig {
     /// Objective to ascend.
@@ -85,7 +86,9 @@ impl DiFgsm {
         source: "Xie et al. 2019, arXiv:1803.06978",
         family: "transfer",
         norms: &[Norm::L2, Norm::Linf],
+        goals: GoalKind::ALL,
         knowledge: Knowledge::Gradients,
+        cost: "steps gradients, 1 query",
         minimum_norm: false,
     };
 

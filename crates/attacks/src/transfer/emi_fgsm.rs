@@ -5,19 +5,20 @@
 //! ḡₜ₊₁ = 1/N Σᵢ ∇L(f(x̄ᵢ), y)      gₜ₊₁ = μ·gₜ + ḡₜ₊₁/‖ḡₜ₊₁‖₁      xₜ₊₁ = clip(xₜ + α·sign(gₜ₊₁))
 //! ```
 //!
-//! Source: Wang et al., BMVC 2021, arXiv:2103.10609, algorithm 1. Survey: [127].
+//! Source: Wang et al., BMVC 2021, arXiv:2103.10609, algorithm 1. Survey: \[127\].
 //!
 //! Differs from the source: ḡₜ is scaled to mean magnitude 1 (L2: length 1) before it is sampled along, so that the
 //! samples lie up to η steps away whatever the scale of the gradient; the public implementations do the same.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use nocebo_core::{Attack, AttackInfo, AttackProblem, Error, Knowledge, Loss, Norm, Perturbation, Samples};
+use nocebo_core::{Attack, AttackInfo, AttackProblem, Error, GoalKind, Knowledge, Loss, Norm, Perturbation, Samples};
 
 use super::momentum::{Estimate, MeanGradient, Momentum, mask, normalised};
 
 /// Settings of [`EmiFgsm`].
-#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct EmiFgsmConfig {
     /// Objective to ascend.
@@ -73,7 +74,9 @@ impl EmiFgsm {
         source: "Wang et al. 2021, arXiv:2103.10609",
         family: "transfer",
         norms: &[Norm::L2, Norm::Linf],
+        goals: GoalKind::ALL,
         knowledge: Knowledge::Gradients,
+        cost: "steps · points gradients, 1 query",
         minimum_norm: false,
     };
 

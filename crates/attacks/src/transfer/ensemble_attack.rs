@@ -7,21 +7,22 @@
 //! by Adam. The sum over models is an [`Ensemble`](super::ensemble::Ensemble) fused in probabilities, given as the
 //! model; without a target the true class is left instead.
 //!
-//! Source: Liu, Chen, Liu & Song, ICLR 2017, arXiv:1611.02770, sections 2.4 and 2.5. Survey: [79].
+//! Source: Liu, Chen, Liu & Song, ICLR 2017, arXiv:1611.02770, sections 2.4 and 2.5. Survey: \[79\].
 //!
 //! Differs from the source: a ball bounds the change, so λ is 0 unless it is set; the loss is log-odds, which is
 //! ascended alike (see the objectives of the core); the learning rate and the number of steps are ours. The paper's
 //! other two forms, fast gradient and fast gradient sign on an ensemble, are `fgsm` on the same model.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use nocebo_core::{Attack, AttackInfo, AttackProblem, Error, Knowledge, Loss, Norm, Perturbation};
+use nocebo_core::{Attack, AttackInfo, AttackProblem, Error, GoalKind, Knowledge, Loss, Norm, Perturbation};
 
 use super::momentum::{Estimate, Momentum};
 use crate::adam::Adam;
 
 /// Settings of [`EnsembleAttack`].
-#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct EnsembleAttackConfig {
     /// Objective to ascend.
@@ -71,7 +72,9 @@ impl EnsembleAttack {
         source: "Liu et al. 2017, arXiv:1611.02770",
         family: "transfer",
         norms: &[Norm::L2, Norm::Linf],
+        goals: GoalKind::ALL,
         knowledge: Knowledge::Gradients,
+        cost: "steps gradients, 1 query",
         minimum_norm: false,
     };
 }

@@ -7,19 +7,20 @@
 //! Against an [`Ensemble`](super::ensemble::Ensemble) fused in logits it is the attack that won the NIPS 2017
 //! competition.
 //!
-//! Source: Dong et al., CVPR 2018, arXiv:1710.06081, algorithms 1 and 2. Survey: [30].
+//! Source: Dong et al., CVPR 2018, arXiv:1710.06081, algorithms 1 and 2. Survey: \[30\].
 //!
 //! Differs from the source: the gradient is divided by its mean magnitude instead of the sum (as in the authors' code;
 //! the same direction), in L2 by its length; elements outside the region of interest count neither here nor there.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use nocebo_core::{Attack, AttackInfo, AttackProblem, Error, Knowledge, Loss, Norm, Perturbation};
+use nocebo_core::{Attack, AttackInfo, AttackProblem, Error, GoalKind, Knowledge, Loss, Norm, Perturbation};
 
 use super::momentum::Momentum;
 
 /// Settings of [`MiFgsm`] and [`NiFgsm`](super::ni_fgsm::NiFgsm).
-#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct MiFgsmConfig {
     /// Objective to ascend.
@@ -69,7 +70,9 @@ impl MiFgsm {
         source: "Dong et al. 2018, arXiv:1710.06081",
         family: "transfer",
         norms: &[Norm::L2, Norm::Linf],
+        goals: GoalKind::ALL,
         knowledge: Knowledge::Gradients,
+        cost: "steps gradients, 1 query",
         minimum_norm: false,
     };
 }

@@ -11,6 +11,7 @@ pub mod ensemble_attack;
 pub mod logistic;
 pub mod mi_fgsm;
 pub(crate) mod momentum;
+mod network;
 pub mod ni_fgsm;
 pub mod si_ni_fgsm;
 pub mod substitute;

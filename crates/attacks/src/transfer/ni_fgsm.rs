@@ -4,14 +4,14 @@
 //! x̂ₜ = xₜ + α·μ·gₜ      gₜ₊₁ = μ·gₜ + ∇L(f(x̂ₜ), y)/‖∇L‖₁      xₜ₊₁ = clip(xₜ + α·sign(gₜ₊₁))
 //! ```
 //!
-//! Source: Lin et al., ICLR 2020, arXiv:1908.06281, section 3.1. Survey: [78].
+//! Source: Lin et al., ICLR 2020, arXiv:1908.06281, section 3.1. Survey: \[78\].
 //!
 //! Differs from the source: the gradient is divided by its mean magnitude, as in the authors' code, so that α·μ·gₜ is
 //! of the size of a step; in L2, which the paper does not have, by its length.
 
 use serde::Deserialize;
 
-use nocebo_core::{Attack, AttackInfo, AttackProblem, Error, Knowledge, Norm, Perturbation, Samples};
+use nocebo_core::{Attack, AttackInfo, AttackProblem, Error, GoalKind, Knowledge, Norm, Perturbation, Samples};
 
 use super::mi_fgsm::MiFgsmConfig;
 use super::momentum::{Estimate, Momentum, Standing};
@@ -37,7 +37,9 @@ impl NiFgsm {
         source: "Lin et al. 2020, arXiv:1908.06281",
         family: "transfer",
         norms: &[Norm::L2, Norm::Linf],
+        goals: GoalKind::ALL,
         knowledge: Knowledge::Gradients,
+        cost: "steps gradients, 1 query",
         minimum_norm: false,
     };
 }

@@ -4,16 +4,17 @@
 //! ḡₜ = 1/m Σᵢ ∇ₓL(f(Sᵢ(x̂ₜ)), y),  Sᵢ(x) = x/2ⁱ,  i = 0 … m−1;  then as NI-FGSM with ḡₜ
 //! ```
 //!
-//! Source: Lin et al., ICLR 2020, arXiv:1908.06281, section 3.2 and algorithm 1. Survey: [78].
+//! Source: Lin et al., ICLR 2020, arXiv:1908.06281, section 3.2 and algorithm 1. Survey: \[78\].
 //!
 //! Differs from the source: values shrink towards the value nearest to zero that the bounds allow
 //! ([`origin`]), which is zero itself for the paper's images.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use nocebo_core::{
-    Attack, AttackInfo, AttackProblem, DifferentiableModel, Error, Knowledge, Loss, Norm, Objective, Perturbation,
-    Samples,
+    Attack, AttackInfo, AttackProblem, DifferentiableModel, Error, GoalKind, Knowledge, Loss, Norm, Objective,
+    Perturbation, Samples,
 };
 
 use super::momentum::{Estimate, MeanGradient, Momentum};
@@ -22,7 +23,7 @@ use crate::transformation::gradient_through;
 use crate::transformation::tone::{Tone, origin};
 
 /// Settings of [`SiNiFgsm`].
-#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct SiNiFgsmConfig {
     /// Objective to ascend.
@@ -72,7 +73,9 @@ impl SiNiFgsm {
         source: "Lin et al. 2020, arXiv:1908.06281",
         family: "transfer",
         norms: &[Norm::L2, Norm::Linf],
+        goals: GoalKind::ALL,
         knowledge: Knowledge::Gradients,
+        cost: "steps · scales gradients, 1 query",
         minimum_norm: false,
     };
 }

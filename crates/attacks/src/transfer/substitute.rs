@@ -8,35 +8,43 @@
 //! ```
 //!
 //! Source: Papernot, `McDaniel` & Goodfellow 2016, arXiv:1605.07277, sections 4 and 5 (periodic step, reservoir); Papernot
-//! et al. 2017, arXiv:1602.02697. Survey: [95].
+//! et al. 2017, arXiv:1602.02697. Survey: \[95\].
 //!
-//! Differs from the source: the substitute is a logistic regression, one of the two kinds of the paper; another is
-//! trained by whatever is given to [`Substitute::learn_with`]. The attack on it is MI-FGSM, which takes all its steps; with
+//! Differs from the source: a network learns anew in each round, by Adam instead of momentum; one of another kind than the
+//! settings name is trained by whatever is given to [`Substitute::learn_with`]. The attack on it is MI-FGSM, which takes all its steps; with
 //! one step and a relative step size of 1 it is the fast gradient sign method of the paper. An attack that stops where the
 //! substitute is fooled leaves alone what the substitute gets wrong already.
 
 use std::sync::Arc;
 
 use rand::RngExt;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use nocebo_core::{
-    ActiveSet, Attack, AttackInfo, AttackProblem, DifferentiableModel, Error, Goal, GoalObjective, Knowledge, Label,
-    Loss, ModelSpec, Norm, Oracle, Perturbation, Samples, Task, ThreatModel,
+    ActiveSet, Attack, AttackInfo, AttackProblem, DifferentiableModel, Error, Goal, GoalKind, GoalObjective, Knowledge,
+    Label, Loss, ModelSpec, Norm, Oracle, Perturbation, Samples, Task, ThreatModel,
 };
+use nocebo_graph::train::Labelled;
 
 use super::logistic::Logistic;
+use super::network;
 use crate::fit::FitAttack;
 use crate::gradient::search::look;
 use crate::gradient::step::sign;
 use crate::transfer::momentum::mask;
 
+/// The architecture that is no network.
+const LOGISTIC: &str = "logistic";
+
 /// Settings of [`Substitute`].
-#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+#[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct SubstituteConfig {
     /// Name in the catalogue of the gradient attack on the substitute.
     pub attack: String,
+    /// What the substitute is: `logistic` for a logistic regression, or a network of the zoo such as `mlp`, `small-cnn`.
+    pub architecture: String,
     /// Rounds of augmentation; 0 trains on the given set alone.
     pub rounds: u32,
     /// Step λ of the augmentation as a fraction of the range of the bounds; finite and above 0.
@@ -47,19 +55,25 @@ pub struct SubstituteConfig {
     pub full_rounds: u32,
     /// Members κ augmented in later rounds; at least 1.
     pub reservoir: usize,
-    /// Steps of training the logistic regression in each round; at least 1.
+    /// Steps of training a logistic regression in each round; at least 1.
     pub training_steps: usize,
-    /// Learning rate of training, on inputs scaled to [−1, 1]; finite and above 0.
+    /// Learning rate of a logistic regression, on inputs scaled to [−1, 1]; finite and above 0.
     pub learning_rate: f32,
+    /// Passes over the set that a network learns from in each round; at least 1.
+    pub epochs: usize,
+    /// Greatest learning rate of a network; finite and above 0.
+    pub network_learning_rate: f32,
     /// Settings of the attack.
+    #[schemars(with = "std::collections::BTreeMap<String, serde_json::Value>")]
     pub settings: toml::Table,
 }
 
 impl Default for SubstituteConfig {
-    /// λ, τ and κ are the paper's; rounds and training are ours.
+    /// λ, τ, κ and the epochs are the paper's; rounds and the rest of training are ours.
     fn default() -> Self {
         Self {
             attack: "mi-fgsm".to_owned(),
+            architecture: LOGISTIC.to_owned(),
             rounds: 6,
             step_fraction: 0.1,
             period: 3,
@@ -67,6 +81,8 @@ impl Default for SubstituteConfig {
             reservoir: 400,
             training_steps: 100,
             learning_rate: 0.05,
+            epochs: 10,
+            network_learning_rate: 1e-3,
             settings: toml::Table::new(),
         }
     }
@@ -86,7 +102,12 @@ impl TryFrom<SubstituteConfig> for Substitute {
         if config.period == 0 {
             return Err(Error::invalid("period", "at least 1", config.period));
         }
-        for (field, value) in [("reservoir", config.reservoir), ("training_steps", config.training_steps)] {
+        if config.architecture != LOGISTIC && !nocebo_graph::zoo::names().any(|name| name == config.architecture) {
+            return Err(Error::invalid("architecture", "`logistic` or a network of the zoo", config.architecture));
+        }
+        for (field, value) in
+            [("reservoir", config.reservoir), ("training_steps", config.training_steps), ("epochs", config.epochs)]
+        {
             if value == 0 {
                 return Err(Error::invalid(field, "at least 1", value));
             }
@@ -96,7 +117,11 @@ impl TryFrom<SubstituteConfig> for Substitute {
             let rounds = format!("{} full, {} in all", config.full_rounds, config.rounds);
             return Err(Error::invalid("rounds", "at most 1000, of them at most 16 full", rounds));
         }
-        for (field, value) in [("step_fraction", config.step_fraction), ("learning_rate", config.learning_rate)] {
+        for (field, value) in [
+            ("step_fraction", config.step_fraction),
+            ("learning_rate", config.learning_rate),
+            ("network_learning_rate", config.network_learning_rate),
+        ] {
             if !(value.is_finite() && value > 0.0) {
                 return Err(Error::invalid(field, "finite and above 0", value));
             }
@@ -116,7 +141,9 @@ impl Substitute {
         source: "Papernot et al. 2016, arXiv:1605.07277",
         family: "transfer",
         norms: &[Norm::L2, Norm::Linf],
+        goals: GoalKind::ALL,
         knowledge: Knowledge::Decisions,
+        cost: "1 query; learning: 1 query a member of the grown set",
         minimum_norm: false,
     };
 
@@ -207,13 +234,18 @@ impl FitAttack for Substitute {
         AttackInfo { norms: self.norms, ..Self::INFO }
     }
 
-    /// Learns with a logistic regression; see [`Substitute::learn_with`].
+    /// Learns with the architecture of the settings; see [`Substitute::learn_with`].
     fn learn(&self, problem: &AttackProblem<'_>) -> Result<Box<dyn Attack>, Error> {
-        let SubstituteConfig { training_steps, learning_rate, .. } = self.config;
-        let train = |spec: &ModelSpec, samples: &Samples, labels: &[Label]| {
-            let model = Logistic::train(spec, samples, labels, training_steps, learning_rate)?;
-            Ok(Arc::new(model) as Arc<dyn DifferentiableModel>)
-        };
+        let SubstituteConfig { training_steps, learning_rate, epochs, network_learning_rate, .. } = self.config;
+        let train =
+            |spec: &ModelSpec, samples: &Samples, labels: &[Label]| -> Result<Arc<dyn DifferentiableModel>, Error> {
+                if self.config.architecture == LOGISTIC {
+                    return Ok(Arc::new(Logistic::train(spec, samples, labels, training_steps, learning_rate)?));
+                }
+                let data = Labelled { samples, labels };
+                let architecture = &self.config.architecture;
+                Ok(Arc::new(network::train(architecture, spec, data, epochs, network_learning_rate, problem.seed)?))
+            };
         Ok(Box::new(self.learn_with(problem, &train)?))
     }
 }
@@ -256,6 +288,7 @@ impl Attack for SubstituteAttack {
 mod tests {
     use super::*;
     use nocebo_core::{BlackBox, Model, Seed};
+    use nocebo_testkit::models::Quadratic;
     use nocebo_testkit::suite;
 
     fn substitute(text: &str) -> Substitute {
@@ -288,6 +321,62 @@ mod tests {
         assert!(flipped(&*attack) >= 7 && flipped(&*noise) <= 4, "{} {}", flipped(&*attack), flipped(&*noise));
         let outcome = run(&*attack);
         assert!(outcome.queries.iter().all(|spent| spent.forward == 2 && spent.backward == 0));
+    }
+
+    #[test]
+    fn a_network_learns_what_a_line_cannot() {
+        // Present inside a ball around the middle of the samples.
+        let centre = vec![500.0; 12];
+        let model = BlackBox(Quadratic::new(suite::ct_domain(), centre, 2900.0));
+        let samples = spread();
+        let labels = suite::decided(&model, &samples);
+        let inside = labels.iter().filter(|label| **label == Label::Class(0)).count();
+        assert!((12..29).contains(&inside), "{inside}");
+        let threat = ThreatModel::new(Norm::Linf, 1.0, suite::ct_domain()).unwrap();
+        let agreeing = |text: &str| {
+            let oracle = Oracle::new(&model, None);
+            let goal = Goal::Untargeted { labels: labels.clone() };
+            let problem =
+                AttackProblem { oracle: &oracle, inputs: &samples, goal: &goal, threat: &threat, seed: Seed(1) };
+            let substitute = substitute(text);
+            let train = |spec: &ModelSpec,
+                         samples: &Samples,
+                         labels: &[Label]|
+             -> Result<Arc<dyn DifferentiableModel>, Error> {
+                let config = &substitute.config;
+                Ok(if config.architecture == LOGISTIC {
+                    Arc::new(Logistic::train(spec, samples, labels, config.training_steps, config.learning_rate)?)
+                } else {
+                    let data = Labelled { samples, labels };
+                    let rate = config.network_learning_rate;
+                    Arc::new(network::train(&config.architecture, spec, data, config.epochs, rate, Seed(1))?)
+                })
+            };
+            let learned = substitute.learn_with(&problem, &train).unwrap();
+            let own = suite::decided(learned.model(), &samples);
+            own.iter().zip(&labels).filter(|(own, label)| own == label).count()
+        };
+        let (network, line) = (
+            agreeing("architecture = \"mlp\"\nrounds = 1\nepochs = 40\nnetwork_learning_rate = 0.003"),
+            agreeing("rounds = 1"),
+        );
+        assert!(network >= 36 && network > line, "{network} {line}");
+    }
+
+    #[test]
+    fn a_network_flips_a_linear_model_that_only_answers() {
+        let config = "architecture = \"mlp\"\nrounds = 2\nepochs = 20\nnetwork_learning_rate = 0.003";
+        let attack = fitted(config);
+        let (model, samples) = (suite::linear_binary(), suite::ct_samples());
+        let goal = Goal::Untargeted { labels: suite::decided(&model, &samples) };
+        let most = (0..8).map(|row| model.least_change(Norm::Linf, samples.row(row))).fold(0.0, f64::max);
+        let threat = ThreatModel::new(Norm::Linf, 2.0 * most as f32, suite::ct_domain()).unwrap();
+        let flipped = |attack: &dyn Attack| {
+            attack.run(&BlackBox(suite::linear_binary()), &samples, &goal, &threat, Seed(1)).unwrap().success
+        };
+        let count = flipped(&*attack).iter().filter(|done| **done).count();
+        assert!(count >= 7, "{count}");
+        assert_eq!(flipped(&*fitted(config)), flipped(&*attack));
     }
 
     #[test]
@@ -352,6 +441,9 @@ mod tests {
         let build = |text: &str| Substitute::try_from(toml::from_str::<SubstituteConfig>(text).ok()?).ok();
         for text in [
             "attack = \"pdg\"",
+            "architecture = \"vgg\"",
+            "epochs = 0",
+            "network_learning_rate = 0.0",
             "period = 0",
             "reservoir = 0",
             "full_rounds = 17",

@@ -10,16 +10,17 @@
 //!
 //! Differs from the source: the kernel also serves signals (one axis) and volumes (three).
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use nocebo_core::{Attack, AttackInfo, AttackProblem, Error, Knowledge, Loss, Norm, Perturbation};
+use nocebo_core::{Attack, AttackInfo, AttackProblem, Error, GoalKind, Knowledge, Loss, Norm, Perturbation};
 
 use super::momentum::{Estimate, Momentum};
 use crate::transformation::filter::Kernel;
 use crate::transformation::warp::sides_of;
 
 /// Settings of [`TiFgsm`].
-#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct TiFgsmConfig {
     /// Objective to ascend.
@@ -69,7 +70,9 @@ impl TiFgsm {
         source: "Dong et al. 2019, arXiv:1904.02884",
         family: "transfer",
         norms: &[Norm::L2, Norm::Linf],
+        goals: GoalKind::ALL,
         knowledge: Knowledge::Gradients,
+        cost: "steps gradients, 1 query",
         minimum_norm: false,
     };
 }

@@ -7,21 +7,22 @@
 //!
 //! Elements with a small gradient move by less than a step, so the perturbation has less of the noise of a sign.
 //!
-//! Source: the survey's [51]; the rule is that of the authors' public code. Survey: [51].
+//! Source: the survey's \[51\]; the rule is that of the authors' public code. Survey: \[51\].
 //!
 //! Differs from the source: whether the paper amplifies by more than the division by the mean is not known to us, so
 //! the factor k is a setting that is 1.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use nocebo_core::{Attack, AttackInfo, AttackProblem, Error, Knowledge, Loss, Norm, Perturbation};
+use nocebo_core::{Attack, AttackInfo, AttackProblem, Error, GoalKind, Knowledge, Loss, Norm, Perturbation};
 
 use super::momentum::{Estimate, Momentum, normalised};
 use crate::transformation::filter::Kernel;
 use crate::transformation::warp::sides_of;
 
 /// Settings of [`TransformedGradient`].
-#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct TransformedGradientConfig {
     /// Objective to ascend.
@@ -85,7 +86,9 @@ impl TransformedGradient {
         source: "Puttagunta et al. 2023, reference [51]",
         family: "transfer",
         norms: &[Norm::Linf],
+        goals: GoalKind::ALL,
         knowledge: Knowledge::Gradients,
+        cost: "steps gradients, 1 query",
         minimum_norm: false,
     };
 }

@@ -11,14 +11,15 @@
 //! that its corners lie β·ε away.
 
 use rand::RngExt;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use nocebo_core::{Attack, AttackInfo, AttackProblem, Error, Knowledge, Loss, Norm, Perturbation, Samples};
+use nocebo_core::{Attack, AttackInfo, AttackProblem, Error, GoalKind, Knowledge, Loss, Norm, Perturbation, Samples};
 
 use super::momentum::{Estimate, MeanGradient, Momentum, reach};
 
 /// Settings of [`VmiFgsm`].
-#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct VmiFgsmConfig {
     /// Objective to ascend.
@@ -74,7 +75,9 @@ impl VmiFgsm {
         source: "Wang & He 2021, arXiv:2103.15571",
         family: "transfer",
         norms: &[Norm::L2, Norm::Linf],
+        goals: GoalKind::ALL,
         knowledge: Knowledge::Gradients,
+        cost: "steps · (1 + neighbours) gradients, 1 query",
         minimum_norm: false,
     };
 }

@@ -1,6 +1,7 @@
 //! What may happen to a sample between the attacker and the model, as settings; one draw of it is a [`Chain`].
 
 use rand::RngExt;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use nocebo_core::{Domain, Error, Samples, Seed};
@@ -12,7 +13,7 @@ use super::tone::{Add, Clip, Flip, Gamma, Tone};
 use super::warp::{Affine, Beyond, Warp, places, sides_of};
 
 /// One step of a distribution. Two numbers are the ends of a uniform draw.
-#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+#[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
 #[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
 pub enum RandomTransformation {
     /// Rotation, scaling and shift about the centre; the edge goes on beyond the edge.
@@ -65,7 +66,7 @@ pub enum RandomTransformation {
 
 /// Random steps one after another, each drawn by itself; then the values are clipped to the bounds. None is the
 /// identity.
-#[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema, PartialEq, Serialize)]
 #[serde(try_from = "Vec<RandomTransformation>", into = "Vec<RandomTransformation>")]
 pub struct Transformations(Vec<RandomTransformation>);
 

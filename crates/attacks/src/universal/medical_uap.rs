@@ -10,21 +10,22 @@
 //! ([`fraction_of_mean_norm`](super::perturbation::fraction_of_mean_norm)): 4 % without a target, 2 % with one.
 //!
 //! Source: Hirano, Minagi & Takemoto, BMC Medical Imaging 21:9, 2021 (with the authors' code); targeted: Hirano &
-//! Takemoto, Algorithms 13:268, 2020. Survey: [53].
+//! Takemoto, Algorithms 13:268, 2020. Survey: \[53\].
 //!
 //! Differs from the source: as for [`uap`](super::uap); α = 0.0024 is in the units of images scaled to a range of 2, so
 //! it is given as 0.0012 of the range.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use nocebo_core::{Attack, AttackInfo, AttackProblem, Error, GoalObjective, Knowledge, Loss, Norm, Samples};
+use nocebo_core::{Attack, AttackInfo, AttackProblem, Error, GoalKind, GoalObjective, Knowledge, Loss, Norm, Samples};
 
 use super::perturbation::{Passes, UniversalPerturbation};
 use crate::fit::FitAttack;
 use crate::gradient::step::ascend;
 
 /// Settings of [`MedicalUap`].
-#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct MedicalUapConfig {
     /// Objective to ascend.
@@ -72,7 +73,9 @@ impl MedicalUap {
         source: "Hirano et al. 2021, BMC Medical Imaging 21:9",
         family: "universal",
         norms: &[Norm::L2, Norm::Linf],
+        goals: GoalKind::ALL,
         knowledge: Knowledge::Gradients,
+        cost: "1 query; learning: passes · (2 queries, 1 gradient) a sample",
         minimum_norm: false,
     };
 

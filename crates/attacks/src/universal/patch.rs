@@ -10,17 +10,18 @@
 //! of elements that it covers. A narrower threat model is obeyed too, by projection, which spoils the patch.
 //!
 //! Source: Brown et al. 2017, arXiv:1712.09665; as used on medical images by Finlayson et al. 2018, arXiv:1804.05296
-//! (circular, scale 0.1 to 1, rotation to 22.5°, learning rate 5). Survey: [38].
+//! (circular, scale 0.1 to 1, rotation to 22.5°, learning rate 5). Survey: \[38\].
 //!
 //! Differs from the source: the learning rate is theirs for values scaled to [−1, 1], applied to values in any unit;
 //! the patch starts from the middle of the bounds; it stays inside the sample; signals and volumes are served too.
 
 use rand::RngExt;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use nocebo_core::{
-    ActiveSet, Attack, AttackInfo, AttackProblem, Domain, Error, GoalObjective, Knowledge, Loss, Norm, Perturbation,
-    Seed,
+    ActiveSet, Attack, AttackInfo, AttackProblem, Domain, Error, GoalKind, GoalObjective, Knowledge, Loss, Norm,
+    Perturbation, Seed,
 };
 
 use super::perturbation::check_shape;
@@ -30,7 +31,7 @@ use crate::transformation::Transformation;
 use crate::transformation::warp::{Affine, Beyond, Warp, places, sides_of};
 
 /// Settings of [`Patch`].
-#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct PatchConfig {
     /// Objective to ascend.
@@ -107,7 +108,9 @@ impl Patch {
         source: "Brown et al. 2017, arXiv:1712.09665",
         family: "universal",
         norms: &[Norm::L0, Norm::L1, Norm::L2, Norm::Linf],
+        goals: GoalKind::ALL,
         knowledge: Knowledge::Gradients,
+        cost: "1 query; learning: steps · batch gradients in all",
         minimum_norm: false,
     };
 

@@ -282,7 +282,7 @@ pub(super) mod testing {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use nocebo_core::{Knowledge, Seed};
+    use nocebo_core::{GoalKind, Knowledge, Seed};
     use nocebo_testkit::suite;
 
     const INFO: AttackInfo = AttackInfo {
@@ -291,7 +291,9 @@ mod tests {
         source: "this test",
         family: "universal",
         norms: &[Norm::L2, Norm::Linf],
+        goals: GoalKind::ALL,
         knowledge: Knowledge::None,
+        cost: "1 query",
         minimum_norm: false,
     };
 

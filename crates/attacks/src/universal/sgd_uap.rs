@@ -12,9 +12,10 @@
 //! Differs from the source: L is log-odds, not −log p (see the objectives of the core), which agree where the loss is
 //! large; the step by Adam is left out; the best change over the passes is kept.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use nocebo_core::{Attack, AttackInfo, AttackProblem, Error, GoalObjective, Knowledge, Loss, Norm};
+use nocebo_core::{Attack, AttackInfo, AttackProblem, Error, GoalKind, GoalObjective, Knowledge, Loss, Norm};
 
 use super::perturbation::{Learning, UniversalPerturbation};
 use crate::fit::FitAttack;
@@ -22,7 +23,7 @@ use crate::gradient::step::ascend;
 use crate::transfer::momentum::reach;
 
 /// Settings of [`SgdUap`].
-#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct SgdUapConfig {
     /// Objective to ascend.
@@ -76,7 +77,9 @@ impl SgdUap {
         source: "Shafahi et al. 2020, arXiv:1811.11304",
         family: "universal",
         norms: &[Norm::L2, Norm::Linf],
+        goals: GoalKind::ALL,
         knowledge: Knowledge::Gradients,
+        cost: "1 query; learning: passes gradients a sample",
         minimum_norm: false,
     };
 

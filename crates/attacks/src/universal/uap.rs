@@ -7,21 +7,22 @@
 //! ```
 //!
 //! Source: Moosavi-Dezfooli et al., CVPR 2017, arXiv:1610.08401, algorithm 1; the inner search is
-//! [`deep_fool`](crate::gradient::deep_fool). Survey: [92].
+//! [`deep_fool`](crate::gradient::deep_fool). Survey: \[92\].
 //!
 //! Differs from the source: the best change over the passes is kept, not the last; with `batch` above 1 the mean of
 //! the inner steps of several samples is taken, which asks the model about all of them at once.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use nocebo_core::{Attack, AttackInfo, AttackProblem, Error, Knowledge, Norm, Samples, ThreatModel};
+use nocebo_core::{Attack, AttackInfo, AttackProblem, Error, GoalKind, Knowledge, Norm, Samples, ThreatModel};
 
 use super::perturbation::{Passes, UniversalPerturbation};
 use crate::fit::FitAttack;
 use crate::gradient::deep_fool::{DeepFool, DeepFoolConfig};
 
 /// Settings of [`Uap`].
-#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct UapConfig {
     /// Greatest number of passes over the set; at least 1.
@@ -76,7 +77,9 @@ impl Uap {
         source: "Moosavi-Dezfooli et al. 2017, arXiv:1610.08401",
         family: "universal",
         norms: &[Norm::L2, Norm::Linf],
+        goals: GoalKind::ALL,
         knowledge: Knowledge::Gradients,
+        cost: "1 query; learning: passes · (2 queries, inner_steps · candidates gradients) a sample",
         minimum_norm: false,
     };
 

@@ -4,17 +4,19 @@
 //! x′ = clip(x + s·R(t))      min over R   Σₖ L(fₖ(x′), t) + w·‖R(t)‖₂²      by Adam, fₖ the models attacked
 //! ```
 //!
-//! Source: Sarkar et al. 2017, arXiv:1707.01159, section 3.1. Survey: [114].
+//! Source: Sarkar et al. 2017, arXiv:1707.01159, section 3.1. Survey: \[114\].
 //!
 //! Differs from the source: R is linear in the one-hot code of t, so it is one free vector a class, where the paper
 //! has a network that maps the code to an image; the vector lies in the ball of epsilon, which replaces the scale s;
 //! several models are an [`Ensemble`](crate::transfer::ensemble::Ensemble) fused in loss. A sample without a named
 //! target gets the vector, among those of classes it is not in, that worked best on the set.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use nocebo_core::{
-    Attack, AttackInfo, AttackProblem, Error, Goal, GoalObjective, Knowledge, Label, Loss, Norm, Perturbation, Task,
+    Attack, AttackInfo, AttackProblem, Error, Goal, GoalKind, GoalObjective, Knowledge, Label, Loss, Norm,
+    Perturbation, Task,
 };
 
 use super::perturbation::{Learning, UniversalPerturbation, apply, labels_of};
@@ -23,7 +25,7 @@ use crate::fit::FitAttack;
 use crate::transfer::momentum::reach;
 
 /// Settings of [`Upset`].
-#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct UpsetConfig {
     /// Objective to ascend.
@@ -77,7 +79,9 @@ impl Upset {
         source: "Sarkar et al. 2017, arXiv:1707.01159",
         family: "universal",
         norms: &[Norm::L2, Norm::Linf],
+        goals: GoalKind::ALL,
         knowledge: Knowledge::Gradients,
+        cost: "1 query; learning: passes gradients a sample and class",
         minimum_norm: false,
     };
 

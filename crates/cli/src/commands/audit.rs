@@ -121,7 +121,7 @@ fn carry_out(mut recipe: Recipe, folder: &Path, arguments: &Audit, global: &Glob
     let Loaded { model, executor } = load::model(graph, spec.clone(), global)?;
     let versions = provenance(global, &executor).versions;
     note_other_versions(&recipe, &versions, global);
-    let data = load::chosen(&samples, all, global)?;
+    let data = load::chosen(all, samples.samples, samples.batch_size, global)?;
     let deviation = load::deviation_with(&samples.data, &data, &samples.open, global)?;
     let mut threats = Vec::new();
     for threat in &recipe.threat.budgets {

@@ -12,3 +12,4 @@ pub(crate) mod inspect;
 pub(crate) mod run;
 pub(crate) mod schema;
 pub(crate) mod train;
+pub(crate) mod transfer;

@@ -8,7 +8,7 @@
 //! Adaptive attack: PGD, which the alarm for catastrophic overfitting runs after every epoch: a network can learn to
 //! fool the one-step attack alone (Wong et al. 2020, arXiv:2001.03994).
 //!
-//! Source: Goodfellow, Shlens & Szegedy, ICLR 2015, arXiv:1412.6572, section 6. Survey: [42].
+//! Source: Goodfellow, Shlens & Szegedy, ICLR 2015, arXiv:1412.6572, section 6. Survey: \[42\].
 //!
 //! Differs from the source: a is fixed at 1/2, which makes the batch its clean and its perturbed samples side by side;
 //! the checkpoint with the best *robust* validation accuracy is kept.

@@ -10,7 +10,7 @@
 //! Adaptive attack: none is needed beyond white-box attacks on the shipped model; tested with PGD of more steps and
 //! restarts than in training (see the test below) and audited with the whole attack library.
 //!
-//! Source: Madry et al., ICLR 2018, arXiv:1706.06083. Survey: [85].
+//! Source: Madry et al., ICLR 2018, arXiv:1706.06083. Survey: \[85\].
 //!
 //! Differs from the source: the checkpoint with the best *robust* validation accuracy is kept (Rice et al. 2020,
 //! arXiv:2002.11569). During the inner maximisation batch norm stands at its running statistics.
