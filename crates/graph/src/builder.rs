@@ -3,14 +3,15 @@
 use std::sync::Arc;
 
 use nocebo_core::Seed;
+use rand_chacha::ChaCha8Rng;
 use rand_distr::{Distribution, StandardNormal, Uniform};
 
 use crate::graph::{Graph, Input, Node, PREPROCESSING};
 use crate::operators::{
-    Activation, Arithmetic, BatchNormalization, Clip, Concat, Convolution, Flatten, Gemm, GlobalPool, Operator, Pool,
-    PoolKind, TransposedConvolution,
+    Activation, Arithmetic, BatchNormalization, Clip, Concat, Convolution, Flatten, Gemm, GlobalPool,
+    GroupNormalization, LayerNormalization, Operator, Pool, PoolKind, TransposedConvolution,
 };
-use crate::{Error, Tensor};
+use crate::{Error, OperatorError, Tensor};
 
 /// A value of the graph that is being built: the name of the node or input that makes it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,14 +37,19 @@ pub struct Handle(String);
 /// ```
 pub struct GraphBuilder {
     graph: Graph,
-    seed: Seed,
+    seed: Option<Seed>,
     failure: Option<Error>,
 }
 
 impl GraphBuilder {
     /// An empty network.
     pub fn new(name: &str, seed: Seed) -> Self {
-        Self { graph: Graph { name: name.to_owned(), ..Graph::default() }, seed, failure: None }
+        Self { graph: Graph { name: name.to_owned(), ..Graph::default() }, seed: Some(seed), failure: None }
+    }
+
+    /// An empty network whose layers start with random weights left at 0: to be counted, or filled from a file.
+    pub fn unset(name: &str) -> Self {
+        Self { graph: Graph { name: name.to_owned(), ..Graph::default() }, seed: None, failure: None }
     }
 
     /// A batch of samples of the given shape.
@@ -64,6 +70,27 @@ impl GraphBuilder {
         Handle(name.to_owned())
     }
 
+    /// An operator with several outputs, which are called `<name>.<output>`.
+    pub fn node_with_outputs<const COUNT: usize>(
+        &mut self,
+        name: &str,
+        operator: impl Into<Operator>,
+        inputs: &[&Handle],
+        outputs: [&str; COUNT],
+    ) -> [Handle; COUNT] {
+        self.node(name, operator, inputs);
+        let outputs = outputs.map(|output| Handle(format!("{name}.{output}")));
+        if let Some(node) = self.graph.nodes.last_mut() {
+            node.outputs = outputs.iter().map(|output| output.0.clone()).collect();
+        }
+        outputs
+    }
+
+    /// Stands for an optional input that is left out.
+    pub fn absent() -> Handle {
+        Handle(String::new())
+    }
+
     /// A value stored with the graph.
     pub fn constant(&mut self, name: &str, tensor: Tensor) -> Handle {
         if self.graph.constants.insert(name.to_owned(), Arc::new(tensor)).is_some() {
@@ -72,8 +99,14 @@ impl GraphBuilder {
         Handle(name.to_owned())
     }
 
-    fn floats(&mut self, name: &str, shape: &[usize], values: Vec<f32>) -> Handle {
-        match Tensor::floats(shape, values) {
+    /// A constant of 32-bit floats.
+    pub(crate) fn floats(&mut self, name: &str, shape: &[usize], values: Vec<f32>) -> Handle {
+        self.checked(name, Tensor::floats(shape, values))
+    }
+
+    /// A constant, or the reason why there is none.
+    pub(crate) fn checked(&mut self, name: &str, tensor: Result<Tensor, OperatorError>) -> Handle {
+        match tensor {
             Ok(tensor) => self.constant(name, tensor),
             Err(reason) => {
                 self.fail(Error::graph(format!("constant `{name}`"), "values that fill its shape", reason));
@@ -124,7 +157,8 @@ impl GraphBuilder {
         self.node(&format!("{PREPROCESSING}repeat"), Concat { axis: 1 }, &vec![x; times])
     }
 
-    /// Convolution without bias, from and to the given numbers of channels, with a kernel of equal sides.
+    /// Convolution without bias, from and to the given numbers of channels, with a kernel of equal sides unless
+    /// `convolution.kernel` has others.
     ///
     /// Weights are normal with variance `2 / fan-in` (He et al. 2015, arXiv:1502.01852).
     pub fn convolution(
@@ -155,62 +189,114 @@ impl GraphBuilder {
 
     fn kernels(&mut self, name: &str, (from, to): (usize, usize), side: usize, convolution: &Convolution) -> Handle {
         let mut shape = vec![to, from / convolution.groups.max(1)];
-        shape.extend(std::iter::repeat_n(side, convolution.strides.len()));
+        shape.extend(sides(side, &convolution.kernel, &convolution.strides));
         self.he_normal(&format!("{name}.weight"), &shape)
     }
 
-    /// Transposed convolution with a bias that starts at 0; kernels are `[from, to, side...]`.
+    /// Transposed convolution without bias; kernels are `[from, to, side...]`, with other sides where
+    /// `convolution.kernel` has them.
+    pub fn transposed_convolution_without_bias(
+        &mut self,
+        name: &str,
+        x: &Handle,
+        channels: (usize, usize),
+        side: usize,
+        convolution: TransposedConvolution,
+    ) -> Handle {
+        let kernels = self.transposed_kernels(name, channels, side, &convolution);
+        self.node(name, convolution, &[x, &kernels])
+    }
+
+    /// [`GraphBuilder::transposed_convolution_without_bias`] with a bias that starts at 0.
     pub fn transposed_convolution(
         &mut self,
         name: &str,
         x: &Handle,
-        (from, to): (usize, usize),
+        channels: (usize, usize),
         side: usize,
         convolution: TransposedConvolution,
     ) -> Handle {
-        let mut shape = vec![from, to / convolution.groups.max(1)];
-        shape.extend(std::iter::repeat_n(side, convolution.strides.len()));
-        let kernels = self.he_normal(&format!("{name}.weight"), &shape);
-        let bias = self.floats(&format!("{name}.bias"), &[to], vec![0.0; to]);
+        let kernels = self.transposed_kernels(name, channels, side, &convolution);
+        let bias = self.floats(&format!("{name}.bias"), &[channels.1], vec![0.0; channels.1]);
         self.node(name, convolution, &[x, &kernels, &bias])
     }
 
-    fn he_normal(&mut self, name: &str, shape: &[usize]) -> Handle {
-        let count: usize = shape.iter().product();
+    fn transposed_kernels(
+        &mut self,
+        name: &str,
+        (from, to): (usize, usize),
+        side: usize,
+        convolution: &TransposedConvolution,
+    ) -> Handle {
+        let mut shape = vec![from, to / convolution.groups.max(1)];
+        shape.extend(sides(side, &convolution.kernel, &convolution.strides));
+        self.he_normal(&format!("{name}.weight"), &shape)
+    }
+
+    /// A constant that is normal with variance `2 / fan-in`, where all but the first side of `shape` are the fan-in.
+    pub(crate) fn he_normal(&mut self, name: &str, shape: &[usize]) -> Handle {
         let fan_in: usize = shape[1..].iter().product();
         let spread = (2.0 / fan_in as f64).sqrt();
-        let mut generator = self.seed.named(name).for_sample(0);
-        let draw = |_| {
-            let normal: f64 = StandardNormal.sample(&mut generator);
+        self.drawn(name, shape, |generator| {
+            let normal: f64 = StandardNormal.sample(generator);
             (spread * normal) as f32
+        })
+    }
+
+    /// A constant of values drawn one after another from (seed, `name`).
+    fn drawn(&mut self, name: &str, shape: &[usize], mut draw: impl FnMut(&mut ChaCha8Rng) -> f32) -> Handle {
+        let count = shape.iter().product();
+        let values = match self.seed {
+            Some(seed) => {
+                let mut generator = seed.named(name).for_sample(0);
+                (0..count).map(|_| draw(&mut generator)).collect()
+            }
+            None => vec![0.0; count],
         };
-        self.floats(name, shape, (0..count).map(draw).collect())
+        self.floats(name, shape, values)
     }
 
     /// Batch normalisation: scale 1, shift 0, running mean 0 and variance 1.
     pub fn batch_normalization(&mut self, name: &str, x: &Handle, channels: usize) -> Handle {
+        let [scale, shift] = self.scale_and_shift(name, channels);
         let part = |part: &str| format!("{name}.{part}");
-        let scale = self.floats(&part("weight"), &[channels], vec![1.0; channels]);
-        let shift = self.floats(&part("bias"), &[channels], vec![0.0; channels]);
         let mean = self.floats(&part("running_mean"), &[channels], vec![0.0; channels]);
         let variance = self.floats(&part("running_var"), &[channels], vec![1.0; channels]);
         self.node(name, BatchNormalization::default(), &[x, &scale, &shift, &mean, &variance])
     }
 
+    /// Normalisation of each row over its `width` values: scale 1, shift 0.
+    pub fn layer_normalization(&mut self, name: &str, x: &Handle, width: usize, epsilon: f32) -> Handle {
+        let [scale, shift] = self.scale_and_shift(name, width);
+        self.node(name, LayerNormalization { axis: -1, epsilon }, &[x, &scale, &shift])
+    }
+
+    /// Normalisation of each sample over `groups` groups of its channels: scale 1, shift 0.
+    pub fn group_normalization(&mut self, name: &str, x: &Handle, channels: usize, groups: usize) -> Handle {
+        let [scale, shift] = self.scale_and_shift(name, channels);
+        let operator = GroupNormalization { groups, epsilon: 1e-5, per_channel: true };
+        self.node(name, operator, &[x, &scale, &shift])
+    }
+
+    fn scale_and_shift(&mut self, name: &str, width: usize) -> [Handle; 2] {
+        [("weight", 1.0), ("bias", 0.0)]
+            .map(|(part, value)| self.floats(&format!("{name}.{part}"), &[width], vec![value; width]))
+    }
+
     /// Fully connected layer with bias; weights `[out, in]` uniform in ±1/√in, as PyTorch starts them.
     pub fn linear(&mut self, name: &str, x: &Handle, (from, to): (usize, usize)) -> Handle {
         let reach = 1.0 / (from as f32).sqrt();
-        let draw = |part: &str, count: usize| -> Vec<f32> {
-            let mut generator = self.seed.named(&format!("{name}.{part}")).for_sample(0);
-            match Uniform::new_inclusive(-reach, reach) {
-                Ok(uniform) => (0..count).map(|_| uniform.sample(&mut generator)).collect(),
-                Err(_) => Vec::new(), // refused below: the values do not fill the shape
-            }
-        };
-        let (weights, bias) = (draw("weight", from * to), draw("bias", to));
-        let weights = self.floats(&format!("{name}.weight"), &[to, from], weights);
-        let bias = self.floats(&format!("{name}.bias"), &[to], bias);
+        let weights = self.uniform(&format!("{name}.weight"), &[to, from], reach);
+        let bias = self.uniform(&format!("{name}.bias"), &[to], reach);
         self.node(name, Gemm { transpose_b: true, ..Gemm::default() }, &[x, &weights, &bias])
+    }
+
+    /// A constant of values uniform in ±`reach`.
+    pub(crate) fn uniform(&mut self, name: &str, shape: &[usize], reach: f32) -> Handle {
+        match Uniform::new_inclusive(-reach, reach) {
+            Ok(uniform) => self.drawn(name, shape, |generator| uniform.sample(generator)),
+            Err(_) => self.floats(name, shape, Vec::new()), // a layer without inputs: refused, as nothing fills the shape
+        }
     }
 
     /// max(x, 0).
@@ -253,6 +339,11 @@ impl GraphBuilder {
         self.graph.check()?;
         Ok(self.graph)
     }
+}
+
+/// The sides of a kernel: its own, or `side` along each axis.
+fn sides(side: usize, own: &[usize], strides: &[usize]) -> Vec<usize> {
+    if own.is_empty() { vec![side; strides.len()] } else { own.to_vec() }
 }
 
 #[cfg(test)]

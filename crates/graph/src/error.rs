@@ -109,6 +109,15 @@ pub enum Error {
     Core(#[from] nocebo_core::Error),
 }
 
+impl From<Error> for nocebo_core::Error {
+    fn from(error: Error) -> Self {
+        match error {
+            Error::Core(error) => error,
+            error => Self::Model(Box::new(error)),
+        }
+    }
+}
+
 #[expect(clippy::needless_pass_by_value, reason = "callers pass texts and numbers alike")]
 impl Error {
     pub(crate) fn graph(what: impl ToString, expected: impl ToString, got: impl ToString) -> Self {

@@ -17,7 +17,7 @@ use crate::{Device, Dimension, Error, Graph};
 /// Matrix products round differently for different shapes, so every pass has the same one: the last is filled up with
 /// copies of its first sample. The value is a compromise between full passes and little waste on the few samples that
 /// an attack still works on.
-const CHUNK: usize = 16;
+pub(crate) const CHUNK: usize = 16;
 
 /// Most values of the samples of one pass: of large pictures and volumes there are fewer than [`CHUNK`], down to one, since
 /// a network keeps many times their size.
@@ -195,13 +195,6 @@ fn floats(value: &Value) -> Result<Vec<f32>, Error> {
     read.map_err(|reason| Error::graph("output of the network", "values", reason))
 }
 
-fn boxed(error: Error) -> nocebo_core::Error {
-    match error {
-        Error::Core(error) => error,
-        error => nocebo_core::Error::Model(Box::new(error)),
-    }
-}
-
 impl Model for GraphModel {
     fn spec(&self) -> &ModelSpec {
         &self.spec
@@ -209,15 +202,15 @@ impl Model for GraphModel {
 
     fn outputs(&self, inputs: &Samples) -> Result<Outputs, nocebo_core::Error> {
         self.check(inputs)?;
-        self.wrap(self.logits(inputs).map_err(boxed)?, inputs)
+        self.wrap(self.logits(inputs)?, inputs)
     }
 }
 
 impl DifferentiableModel for GraphModel {
     fn gradient(&self, inputs: &Samples, objective: &dyn Objective) -> Result<Gradient, nocebo_core::Error> {
         self.check(inputs)?;
-        let pass = |rows| self.pull_back(inputs, rows, objective).map_err(boxed);
-        let passes: Vec<_> = self.passes(inputs).into_par_iter().map(pass).collect::<Result<_, _>>()?;
+        let pass = |rows| self.pull_back(inputs, rows, objective);
+        let passes: Vec<Pulled> = self.passes(inputs).into_par_iter().map(pass).collect::<Result<_, Error>>()?;
         let (mut logits, mut values, mut slopes) = (Vec::new(), Vec::new(), Vec::with_capacity(inputs.values().len()));
         for (part, part_values, part_slopes) in passes {
             logits.extend(part);

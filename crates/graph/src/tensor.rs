@@ -198,6 +198,11 @@ impl Tensor {
         Self { shape: Vec::new(), element: ElementType::F32, data: Data::F32(vec![value]) }
     }
 
+    /// An `int64` scalar.
+    pub fn integer(value: i64) -> Self {
+        Self { shape: Vec::new(), element: ElementType::I64, data: Data::Integer(vec![value]) }
+    }
+
     /// Integers of type `element`, each wrapped into its range.
     ///
     /// # Errors

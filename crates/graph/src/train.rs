@@ -200,7 +200,9 @@ impl Training<'_> {
         let mut graph = original.up_to_logits(&self.spec.task);
         let executor = Executor::new(graph.clone(), self.device)?;
         let learner = Learner { executor, config: self.config, spec: self.spec, device: self.device };
-        let mut weights = Weights::of(&graph, self.config);
+        let mut weights = Weights::of(&graph, &self.config.frozen);
+        let rule =
+            Rule { optimizer: self.config.optimizer, momentum: MOMENTUM, weight_decay: self.config.weight_decay };
         if weights.values.is_empty() {
             return Err(Error::Training("the network has no parameter that may change".to_owned()));
         }
@@ -231,7 +233,7 @@ impl Training<'_> {
                 let pass = learner.pass(&weights, &batch, &labels, seed.named("dropout").stream(step as u64))?;
                 follow(&mut graph, &pass.statistics)?;
                 let rate = self.config.learning_rate * cosine(done, total);
-                weights.step(&pass.gradients, rate, self.config);
+                weights.step(&pass.gradients, rate, rule);
                 loss_sum += f64::from(pass.loss) * rows.len() as f64;
                 (self.observe)(Event::Step { done: done + 1, of: total, loss: pass.loss });
             }
@@ -481,17 +483,28 @@ fn augment(batch: &mut Samples, config: &TrainingConfig, seed: Seed) {
     }
 }
 
+/// β₁ of Adam and the momentum of SGD.
+const MOMENTUM: f32 = 0.9;
+
+/// How a step follows its gradients.
+#[derive(Clone, Copy)]
+pub(crate) struct Rule {
+    pub(crate) optimizer: Optimizer,
+    pub(crate) momentum: f32,
+    pub(crate) weight_decay: f32,
+}
+
 /// Trainable weights on the host with the state of their optimiser.
-struct Weights {
-    values: BTreeMap<String, Vec<f32>>,
+pub(crate) struct Weights {
+    pub(crate) values: BTreeMap<String, Vec<f32>>,
     first: BTreeMap<String, Vec<f32>>,
     second: BTreeMap<String, Vec<f32>>,
     steps: i32,
 }
 
 impl Weights {
-    fn of(graph: &Graph, config: &TrainingConfig) -> Self {
-        let free = |name: &&str| !config.frozen.iter().any(|start| name.starts_with(start.as_str()));
+    pub(crate) fn of(graph: &Graph, frozen: &[String]) -> Self {
+        let free = |name: &&str| !frozen.iter().any(|start| name.starts_with(start.as_str()));
         let values: BTreeMap<String, Vec<f32>> = graph
             .parameters()
             .into_iter()
@@ -503,31 +516,31 @@ impl Weights {
         Self { values, first: zeros.clone(), second: zeros, steps: 0 }
     }
 
-    fn write_to(&self, graph: &mut Graph) -> Result<(), Error> {
+    pub(crate) fn write_to(&self, graph: &mut Graph) -> Result<(), Error> {
         self.values.iter().try_for_each(|(name, values)| replace(graph, name, values.clone()))
     }
 
     /// One step of the optimiser with decoupled weight decay.
-    fn step(&mut self, gradients: &BTreeMap<String, Vec<f32>>, rate: f32, config: &TrainingConfig) {
-        const MOMENTUM: f32 = 0.9;
+    pub(crate) fn step(&mut self, gradients: &BTreeMap<String, Vec<f32>>, rate: f32, rule: Rule) {
         const BETA_2: f32 = 0.999;
+        let Rule { optimizer, momentum, weight_decay } = rule;
         self.steps += 1;
-        let (bias_1, bias_2) = (1.0 - MOMENTUM.powi(self.steps), 1.0 - BETA_2.powi(self.steps));
+        let (bias_1, bias_2) = (1.0 - momentum.powi(self.steps), 1.0 - BETA_2.powi(self.steps));
         let Self { values, first, second, .. } = self;
         // All three maps have the same keys in the same order.
         let states: Vec<_> = values.iter_mut().zip(first.values_mut().zip(second.values_mut())).collect();
         states.into_par_iter().for_each(|((name, values), (first, second))| {
             let Some(gradient) = gradients.get(name) else { return };
             for (((value, slope), first), second) in values.iter_mut().zip(gradient).zip(first).zip(second) {
-                *value -= rate * config.weight_decay * *value;
-                match config.optimizer {
+                *value -= rate * weight_decay * *value;
+                match optimizer {
                     Optimizer::Adam => {
-                        *first = MOMENTUM * *first + (1.0 - MOMENTUM) * slope;
+                        *first = momentum * *first + (1.0 - momentum) * slope;
                         *second = BETA_2 * *second + (1.0 - BETA_2) * slope * slope;
                         *value -= rate * (*first / bias_1) / ((*second / bias_2).sqrt() + 1e-8);
                     }
                     Optimizer::Sgd => {
-                        *first = MOMENTUM * *first + slope;
+                        *first = momentum * *first + slope;
                         *value -= rate * *first;
                     }
                 }

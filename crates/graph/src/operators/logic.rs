@@ -148,4 +148,9 @@ impl Behaviour for Where {
         let mask = Mask::new(mask.to_bool().into_owned(), shape, arguments.device);
         Ok(vec![Value::Device(no.replaced(&mask, &yes), element)])
     }
+
+    /// A choice of one value is a constant of a formula, such as the -∞ of a mask; a choice of many is a masked weight.
+    fn has_weight_at(&self, position: usize, constant: &Tensor) -> bool {
+        position > 0 && constant.len() > 1
+    }
 }

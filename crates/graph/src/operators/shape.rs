@@ -694,6 +694,10 @@ impl Behaviour for Expand {
     fn forward(&self, arguments: &Arguments<'_>, outputs: &[Fact]) -> Result<Vec<Value>, OperatorError> {
         Ok(vec![arguments.get(0)?.expanded(output_shape(outputs, 0)?)])
     }
+
+    fn has_weight_at(&self, position: usize, constant: &Tensor) -> bool {
+        position == 0 && constant.len() > 1
+    }
 }
 
 /// Repeats a tensor along each axis as often as the second input says.

@@ -10,11 +10,9 @@ use crate::{Error, Graph, GraphBuilder};
 
 const CHANNELS: [usize; 3] = [16, 32, 64];
 
-pub(super) fn build(blueprint: &Blueprint<'_>) -> Result<Graph, Error> {
-    let [mut channels, height, width] = blueprint.image("small-cnn")?;
-    let mut b = GraphBuilder::new("small-cnn", blueprint.seed);
-    let mut x = b.input("image", &[channels, height, width]);
-    x = b.normalization(&x, blueprint.mean, blueprint.standard_deviation, 2);
+pub(super) fn build(blueprint: &Blueprint<'_>, mut b: GraphBuilder) -> Result<Graph, Error> {
+    let [mut channels, ..] = blueprint.image("small-cnn")?;
+    let mut x = blueprint.input(&mut b, "image");
     for (block, next) in (1..).zip(CHANNELS) {
         x = b.convolution(&format!("conv{block}"), &x, (channels, next), 3, Convolution::new(2, 1, 1));
         x = b.batch_normalization(&format!("bn{block}"), &x, next);
@@ -23,6 +21,6 @@ pub(super) fn build(blueprint: &Blueprint<'_>) -> Result<Graph, Error> {
         channels = next;
     }
     x = b.global_average("avgpool", &x);
-    let logits = b.linear("fc", &x, (channels, blueprint.spec.task.outputs()));
+    let logits = b.linear("fc", &x, (channels, blueprint.outputs()));
     b.finish(&[&logits])
 }
