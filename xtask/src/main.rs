@@ -1,4 +1,5 @@
-//! `cargo xtask check`: every check of the workspace, cheapest first.
+//! `cargo xtask check`: every check of the workspace, cheapest first. `cargo xtask operators` writes
+//! `crates/graph/OPERATORS.md` (a test says whether it is up to date).
 //!
 //! A tool that is not installed is reported as skipped, with how to install it; everything else that fails makes the
 //! command fail.
@@ -48,8 +49,9 @@ const CHECKS: &[Check] = &[
 fn main() -> ExitCode {
     match std::env::args().nth(1).as_deref() {
         Some("check") => check(),
+        Some("operators") => operators(),
         other => {
-            println!("usage: cargo xtask check\nunknown task: {}", other.unwrap_or("none given"));
+            println!("usage: cargo xtask check | operators\nunknown task: {}", other.unwrap_or("none given"));
             ExitCode::from(2)
         }
     }
@@ -71,6 +73,17 @@ fn check() -> ExitCode {
     }
     println!("\n{}", summary.join("\n"));
     if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+}
+
+/// Writes the table of operators from what the tests of `nocebo-graph` measure.
+fn operators() -> ExitCode {
+    let table = Check {
+        name: "operators",
+        command: &["cargo", "test", "-p", "nocebo-graph", "--locked", "--test", "operators", "the_table"],
+        environment: &[("NOCEBO_WRITE_OPERATORS", "1")],
+        install: None,
+    };
+    if run(&table) { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 /// Whether the tool answers `--version`; for a cargo subcommand, the subcommand does.

@@ -20,6 +20,12 @@ use crate::decision::surfree::{SurFree, SurFreeConfig};
 use crate::fit::FitAttack;
 use crate::frequency::low_frequency::{LowFrequency, LowFrequencyConfig};
 use crate::frequency::vafa::{Vafa, VafaConfig};
+use crate::generative::adv_gan::{AdvGan, AdvGanConfig};
+use crate::generative::angri::{Angri, AngriConfig};
+use crate::generative::atn::{Atn, AtnConfig};
+use crate::generative::gap::{Gap, GapConfig};
+use crate::generative::natural_gan::{NaturalGan, NaturalGanConfig};
+use crate::generative::one_class::{OneClass, OneClassConfig};
 use crate::gradient::auto_pgd::{AutoPgd, AutoPgdConfig};
 use crate::gradient::auto_pgd_targeted::{AutoPgdTargeted, AutoPgdTargetedConfig};
 use crate::gradient::basic_iterative::{BasicIterative, BasicIterativeConfig};
@@ -198,6 +204,13 @@ const FIT_CATALOGUE: &[Entry<dyn FitAttack>] = &[
     fit_entry::<SgdUap, SgdUapConfig>(SgdUap::INFO),
     fit_entry::<Upset, UpsetConfig>(Upset::INFO),
     fit_entry::<Patch, PatchConfig>(Patch::INFO),
+    // generative
+    fit_entry::<Atn, AtnConfig>(Atn::INFO),
+    fit_entry::<Angri, AngriConfig>(Angri::INFO),
+    fit_entry::<AdvGan, AdvGanConfig>(AdvGan::INFO),
+    fit_entry::<NaturalGan, NaturalGanConfig>(NaturalGan::INFO),
+    fit_entry::<OneClass, OneClassConfig>(OneClass::INFO),
+    fit_entry::<Gap, GapConfig>(Gap::INFO),
 ];
 
 /// What each attack is, in the order of the catalogue.

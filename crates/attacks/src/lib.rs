@@ -7,6 +7,7 @@
 //! | [`minimum_norm`] | gradients of the model, no budget: the least change is searched |
 //! | [`transfer`] | gradients of one model, to fool another |
 //! | [`universal`] | gradients on a set of samples, for one change that serves all |
+//! | [`generative`] | gradients (some: decisions) on a set of samples, for a network that makes the changes |
 //! | [`score`] | scores: outputs of the model, no gradient |
 //! | [`decision`] | decisions only |
 //! | [`spatial`] | gradients, to move content instead of changing values |
@@ -24,6 +25,7 @@ pub mod decision;
 pub mod fit;
 pub mod frequency;
 mod gaussian;
+pub mod generative;
 pub mod gradient;
 pub mod line_search;
 pub mod minimum_norm;

@@ -29,6 +29,9 @@ pub(crate) struct Global {
     /// Where networks run: `cpu`, or a device that this build was made for.
     #[arg(long, global = true, default_value = "cpu", env = "NOCEBO_DEVICE")]
     pub(crate) device: String,
+    /// What computes networks under attack on the CPU. Training always runs on Burn: its weights change each step.
+    #[arg(long, global = true, default_value = "engine", value_enum, env = "NOCEBO_EXECUTOR")]
+    pub(crate) executor: ExecutorName,
     /// Threads; 0 for one a core. Results do not depend on it.
     #[arg(long, global = true, default_value_t = 0, env = "NOCEBO_THREADS")]
     pub(crate) threads: usize,
@@ -51,6 +54,8 @@ pub(crate) enum Command {
     Attack(Attack),
     /// List the attacks, or show the settings of one.
     Attacks(Attacks),
+    /// Describe an ONNX model: inputs, task, operators, size, gradients, taps, metadata.
+    Inspect(Inspect),
     /// Run any ONNX model on arrays.
     Run(Run),
     /// Check that this machine and this build work.
@@ -63,6 +68,17 @@ pub(crate) struct Demo {
     /// New folder for data, models, audit and report.
     #[arg(long)]
     pub(crate) out: PathBuf,
+}
+
+/// What computes a frozen network.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ExecutorName {
+    /// The Burn executor: every operator.
+    Burn,
+    /// The CPU engine; networks with an operator that it lacks run on Burn, and a note says so.
+    Engine,
+    /// The CPU engine without Winograd convolution: slower, rounds less.
+    EngineDirect,
 }
 
 /// Which part of a data set.
@@ -97,9 +113,22 @@ pub(crate) struct Schedule {
     /// Random left-right flips.
     #[arg(long)]
     pub(crate) flip: bool,
+    /// Learn masks from random parts of this many positions a side; an epoch covers every sample. 0 for whole samples.
+    #[arg(long, default_value_t = 0)]
+    pub(crate) crop: usize,
+    /// Draw this many samples an epoch, rare classes more often (by the root of their frequency), and keep the epoch with
+    /// the best balanced accuracy; 0 for every sample once and plain accuracy.
+    #[arg(long, default_value_t = 0)]
+    pub(crate) balanced: usize,
     /// Stop after this many epochs without a better validation result; 0 for never.
     #[arg(long, default_value_t = 0)]
     pub(crate) patience: usize,
+    /// Leave the weights of these names as they are, such as `layer1.*`; may be repeated.
+    #[arg(long, value_name = "PATTERN")]
+    pub(crate) freeze: Vec<String>,
+    /// Keep batch norm at its running statistics.
+    #[arg(long)]
+    pub(crate) freeze_batch_norm: bool,
 }
 
 /// Which optimiser.
@@ -114,7 +143,7 @@ pub(crate) enum OptimizerName {
 /// Arguments of `train`.
 #[derive(Args, Debug)]
 pub(crate) struct Train {
-    /// A MedMNIST-style .npz, or a folder of images.
+    /// A MedMNIST-style .npz, a folder of images (with masks), or a folder of WFDB records.
     #[arg(long)]
     pub(crate) data: PathBuf,
     /// Network of the zoo; an unknown name lists them.
@@ -144,7 +173,7 @@ pub(crate) enum HardenMethod {
 pub(crate) struct Harden {
     /// ONNX file to start from.
     pub(crate) model: PathBuf,
-    /// A MedMNIST-style .npz, or a folder of images.
+    /// A MedMNIST-style .npz, a folder of images (with masks), or a folder of WFDB records.
     #[arg(long)]
     pub(crate) data: PathBuf,
     /// Threat to train against, such as `linf:4`.
@@ -166,7 +195,7 @@ pub(crate) struct Samples {
     /// ONNX file.
     #[arg(long)]
     pub(crate) model: PathBuf,
-    /// A MedMNIST-style .npz, or a folder of images.
+    /// A MedMNIST-style .npz, a folder of images (with masks), or a folder of WFDB records.
     #[arg(long)]
     pub(crate) data: PathBuf,
     /// Part of the data.
@@ -234,12 +263,22 @@ pub(crate) struct Attacks {
     pub(crate) show: Option<String>,
 }
 
+/// Arguments of `inspect`.
+#[derive(Args, Debug)]
+pub(crate) struct Inspect {
+    /// ONNX file.
+    pub(crate) model: PathBuf,
+    /// Print every node instead: `output: Operator(inputs; attributes)`.
+    #[arg(long)]
+    pub(crate) nodes: bool,
+}
+
 /// Arguments of `run`.
 #[derive(Args, Debug)]
 pub(crate) struct Run {
     /// ONNX file.
     pub(crate) model: PathBuf,
-    /// An array (.npy) for each input of the model, in order.
+    /// An array (.npy) or ONNX tensor (.pb) for each input of the model, in order; may be repeated.
     #[arg(long, required = true)]
     pub(crate) input: Vec<PathBuf>,
     /// Also write the gradient of the sum of the first output by each input.

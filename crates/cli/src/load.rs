@@ -4,11 +4,15 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use nocebo_attacks::fit::FitAttack;
-use nocebo_core::{Attack, Domain, ModelSpec, Norm, Seed, Task, ThreatModel, ThreatSpec};
+use nocebo_core::{
+    Attack, DifferentiableModel, Domain, MaskTolerance, ModelSpec, Norm, Seed, Segmentation, Task, ThreatModel,
+    ThreatSpec,
+};
 use nocebo_data::{DataError, Dataset, OpenOptions, Split};
+use nocebo_engine::EngineModel;
 use nocebo_graph::{Device, Graph, GraphModel, onnx};
 
-use crate::arguments::{Global, Samples, SplitName};
+use crate::arguments::{ExecutorName, Global, Samples, SplitName};
 use crate::failure::{Failure, OrFail};
 use crate::progress::note;
 
@@ -60,7 +64,10 @@ pub(crate) fn optional_data(path: &Path, split: Split, global: &Global) -> Resul
 /// What a model for these data takes and decides.
 pub(crate) fn spec_for(data: &Dataset) -> ModelSpec {
     let classes = data.class_names().len();
-    let task = if data.is_multi_label() {
+    let task = if data.is_segmentation() {
+        let shape = data.domain().shape()[1..].to_vec();
+        Task::Segmentation(Segmentation { classes, shape, threshold: None, tolerance: MaskTolerance::default() })
+    } else if data.is_multi_label() {
         Task::MultiLabel { thresholds: vec![0.0; classes] }
     } else {
         Task::MultiClass { classes }
@@ -96,11 +103,38 @@ pub(crate) fn graph(path: &Path, data: &Dataset) -> Result<(Graph, ModelSpec), F
     Ok((graph, spec))
 }
 
+/// A frozen network, and what computes it.
+pub(crate) struct Loaded {
+    pub(crate) model: Box<dyn DifferentiableModel>,
+    pub(crate) executor: String,
+}
+
+/// A frozen network on the executor of `--executor`, or on Burn where the engine lacks one of its nodes.
+pub(crate) fn model(graph: Graph, spec: ModelSpec, global: &Global) -> Result<Loaded, Failure> {
+    let device = device(global)?;
+    if global.executor != ExecutorName::Burn {
+        let winograd = global.executor == ExecutorName::Engine;
+        let options = nocebo_engine::Options { winograd, ..nocebo_engine::Options::default() };
+        match EngineModel::new(graph.clone(), spec.clone(), options) {
+            Ok(model) => {
+                let executor =
+                    format!("{} ({})", if winograd { "engine" } else { "engine-direct" }, model.instruction_set());
+                return Ok(Loaded { model: Box::new(model), executor });
+            }
+            Err(nocebo_engine::Error::Unsupported(reason)) => {
+                note(global, format!("runs on the Burn executor: {reason}"));
+            }
+            Err(error) => return Err(error).or_load(),
+        }
+    }
+    Ok(Loaded { model: Box::new(GraphModel::new(graph, spec, &device).or_load()?), executor: "burn".to_owned() })
+}
+
 /// A model with the samples to attack it with.
-pub(crate) fn model_and_samples(samples: &Samples, global: &Global) -> Result<(GraphModel, Dataset), Failure> {
+pub(crate) fn model_and_samples(samples: &Samples, global: &Global) -> Result<(Loaded, Dataset), Failure> {
     let all = data(&samples.data, samples.split.into(), global)?;
     let (graph, spec) = graph(&samples.model, &all)?;
-    let model = GraphModel::new(graph, spec, &device(global)?).or_load()?;
+    let model = model(graph, spec, global)?;
     let chosen = if samples.samples == 0 { all } else { all.take(samples.samples, Seed(global.seed)).or_usage()? };
     if samples.batch_size == 0 {
         return Err(Failure::usage("--batch-size must be at least 1"));

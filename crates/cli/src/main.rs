@@ -5,6 +5,7 @@
 mod arguments;
 mod commands;
 mod failure;
+mod figures;
 mod load;
 mod progress;
 
@@ -35,6 +36,7 @@ fn run(command: Command, global: &Global) -> Result<(), Failure> {
         Command::Audit(audit) => commands::audit::run(&audit, global),
         Command::Attack(attack) => commands::attack::run(&attack, global),
         Command::Attacks(attacks) => commands::attacks::run(&attacks),
+        Command::Inspect(inspect) => commands::inspect::run(&inspect),
         Command::Run(run) => commands::run::run(&run, global),
         Command::Doctor => commands::doctor::run(global),
     }

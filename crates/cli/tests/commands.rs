@@ -6,9 +6,13 @@ use std::fs;
 use std::path::Path;
 
 use assert_cmd::Command;
-use nocebo_core::Seed;
+use nocebo_core::{Domain, Label, Samples, Seed};
+use nocebo_data::formats::npy::{self, Array};
+use nocebo_data::formats::{npz, wfdb};
 use nocebo_data::phantoms::chest_xray::{ChestXray, ChestXrayConfig};
-use nocebo_data::{Dataset, Split, formats::npz};
+use nocebo_data::{Dataset, Split};
+use nocebo_graph::operators::{Arithmetic, Operator, Unary};
+use nocebo_graph::{ElementType, Graph, Input, Node, Tensor, onnx};
 use tempfile::TempDir;
 
 /// Exit code, standard output and standard error of `nocebo` run in a folder, its arguments split at spaces.
@@ -94,6 +98,108 @@ fn attack_and_harden_write_what_they_say() {
     let out = succeed(folder.path(), harden);
     assert!(out.contains("under PGD at linf:2"), "{out}");
     succeed(folder.path(), "attack --model h.onnx --data phantoms.npz --threat linf:2 --samples 4 --out again");
+}
+
+#[test]
+fn frozen_weights_stay_and_an_unknown_one_is_refused() {
+    let folder = trained();
+    let weights = |name: &str| onnx::read(&folder.path().join(name)).unwrap().constants;
+    let go_on = "train --data phantoms.npz --from m.onnx --epochs 1 --batch-size 16";
+    succeed(folder.path(), &format!("{go_on} --freeze head.* --freeze-batch-norm --out t.onnx"));
+    succeed(
+        folder.path(),
+        "harden m.onnx --data phantoms.npz --threat linf:2 --epochs 1 --batch-size 20 --freeze head.* --out h.onnx",
+    );
+    let before = weights("m.onnx");
+    for after in [weights("t.onnx"), weights("h.onnx")] {
+        for (name, constant) in &before {
+            let trained = name.starts_with("hidden");
+            assert_eq!(after[name] != *constant, trained, "{name}");
+        }
+    }
+    let (code, _, error) = nocebo(folder.path(), &format!("{go_on} --freeze hed.* --out x.onnx"));
+    assert!(code == 2 && error.contains("hed.*") && error.contains("head.bias"), "{error}");
+}
+
+#[test]
+fn a_model_is_described() {
+    let folder = trained();
+    let shown = succeed(folder.path(), "inspect m.onnx");
+    for part in
+        ["float [batch, 1, 28, 28]", "one of 2 classes (logits)", "multiply-adds", "exact at every node", "nocebo.spec"]
+    {
+        assert!(shown.contains(part), "{part}\n{shown}");
+    }
+    assert!(succeed(folder.path(), "inspect m.onnx --nodes").contains(": Gemm("));
+    let mut bytes = fs::read(folder.path().join("m.onnx")).unwrap();
+    for name in [&b"Relu"[..], b"Gemm"] {
+        let places: Vec<usize> = (0..bytes.len() - 4).filter(|&at| bytes[at..].starts_with(name)).collect();
+        places.into_iter().for_each(|at| bytes[at] = b'Z');
+    }
+    fs::write(folder.path().join("strange.onnx"), bytes).unwrap();
+    let (code, _, error) = nocebo(folder.path(), "inspect strange.onnx");
+    assert!(code == 3 && error.contains("`Zelu`") && error.contains("`Zemm`"), "{error}");
+}
+
+/// A model with an integer, a truth and a float input, and outputs of the same types.
+fn typed_model(path: &Path) {
+    let input = |name: &str, element| Input { name: name.into(), shape: None, element };
+    let node = |name: &str, operator: Operator, inputs: &[&str]| Node {
+        name: name.into(),
+        operator,
+        inputs: inputs.iter().map(|&input| input.to_owned()).collect(),
+        outputs: vec![name.into()],
+    };
+    let graph = Graph {
+        inputs: vec![
+            input("places", ElementType::I64),
+            input("mask", ElementType::Bool),
+            input("values", ElementType::F32),
+        ],
+        outputs: ["double", "next", "not"].map(str::to_owned).to_vec(),
+        nodes: vec![
+            node("next", Arithmetic::Add.into(), &["places", "places"]),
+            node("not", Unary::Not.into(), &["mask"]),
+            node("double", Arithmetic::Add.into(), &["values", "values"]),
+        ],
+        ..Graph::default()
+    };
+    onnx::write(&graph, path).unwrap();
+}
+
+#[test]
+fn arrays_of_any_type_are_run_and_values_that_would_change_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path();
+    typed_model(&path.join("typed.onnx"));
+    let array = |name: &str, element, shape: &[usize], bytes: &[u8]| {
+        npy::write_array(&path.join(name), &Array { element, shape: shape.to_vec(), bytes: bytes.to_vec() }).unwrap();
+    };
+    // An integer that 32-bit floats do not hold.
+    let large = (1i64 << 53) + 1;
+    array("places.npy", "int64", &[1], &large.to_le_bytes());
+    array("mask.npy", "bool", &[2], &[1, 0]);
+    array("values.npy", "float64", &[1], &0.1f64.to_le_bytes());
+    onnx::write_tensor("values", &Tensor::floats(&[1], vec![0.1]).unwrap(), &path.join("values.pb")).unwrap();
+    for (values, out) in [("values.npy", "a"), ("values.pb", "b")] {
+        let command =
+            format!("run typed.onnx --input places.npy --input mask.npy --input {values} --gradient --out {out}");
+        succeed(path, &command);
+        let read = |name: &str| npy::read_array(&path.join(out).join(name), 9).unwrap();
+        assert_eq!((read("next.npy").element, read("next.npy").bytes), ("int64", (2 * large).to_le_bytes().to_vec()));
+        assert_eq!((read("not.npy").element, read("not.npy").bytes), ("bool", vec![0, 1]));
+        assert_eq!(read("double.npy").bytes, 0.2f32.to_le_bytes());
+    }
+    array("halves.npy", "float32", &[1], &0.5f32.to_le_bytes());
+    array("bytes.npy", "uint8", &[2], &[1, 2]);
+    for (inputs, mentions) in [
+        ("--input halves.npy --input mask.npy --input values.npy", "int64"),
+        ("--input places.npy --input bytes.npy --input values.npy", "bool"),
+        ("--input places.npy", "places, mask, values"),
+    ] {
+        let (code, _, error) = nocebo(path, &format!("run typed.onnx {inputs} --out x"));
+        assert!(code == 2 && error.contains(mentions) && !path.join("x").exists(), "{error}");
+    }
 }
 
 #[test]
@@ -234,4 +340,103 @@ fn three_classes(path: &Path) {
     let names = ["a", "b", "c"].map(str::to_owned).to_vec();
     let data = Dataset::new("three", phantom.samples().clone(), labels, names, phantom.domain().clone()).unwrap();
     npz::write(path, &[(Split::Train, &data), (Split::Test, &data)]).unwrap();
+}
+
+#[test]
+fn masks_are_trained_on_attacked_audited_and_written_back() {
+    let folder = tempfile::tempdir().unwrap();
+    // Bright blocks of 8 pixels on the left or the right of 16 x 16 pictures.
+    let inside = |picture: usize, at: usize| (at % 16 < 8) == picture.is_multiple_of(2) && at / 16 >= 4;
+    let value = |at: usize| {
+        let (picture, at) = (at / 256, at % 256);
+        (if inside(picture, at) { 170.0 } else { 60.0 }) + ((picture * 7 + at) * 31 % 23) as f32
+    };
+    let samples = Samples::new((0..10 * 256).map(value).collect(), &[1, 16, 16]).unwrap();
+    let mask = |picture: usize| Label::Mask((0..256).map(|at| u8::from(inside(picture, at))).collect());
+    let names = vec!["0".to_owned(), "255".to_owned()];
+    let domain = Domain::grey_levels(&[1, 16, 16], 255.0).unwrap();
+    let data = Dataset::new("blocks", samples, (0..10).map(mask).collect(), names, domain).unwrap();
+    nocebo_data::write(folder.path().join("blocks"), &data).unwrap();
+    let out = succeed(
+        folder.path(),
+        "train --data blocks --architecture unet-small --flip --epochs 6 --batch-size 4 --learning-rate 0.01 --seed 1 --out m.onnx",
+    );
+    assert!(
+        out.contains("test mean Dice") && out.contains("class 255: Dice") && out.contains("counts as right"),
+        "{out}"
+    );
+    succeed(
+        folder.path(),
+        "attack --model m.onnx --data blocks --attack fgsm --threat linf:60 --seed 1 --out adversarial",
+    );
+    let attacked = nocebo_data::open(folder.path().join("adversarial"), Split::Train).unwrap();
+    assert_eq!((attacked.len(), &attacked.labels()[0]), (1, &data.labels()[8]));
+    let moved = attacked.samples().row(0).iter().zip(data.samples().row(8)).map(|(one, other)| (one - other).abs());
+    assert_eq!(moved.fold(0.0, f32::max), 60.0);
+    let out = succeed(
+        folder.path(),
+        "audit --model m.onnx --data blocks --attacks fgsm --threat linf:60 --seed 1 --include-images 0 --out audit",
+    );
+    assert!(out.contains("clean Dice/IoU: 0 ") && out.contains("worst Dice/IoU: 0 "), "{out}");
+    assert!(fs::read_to_string(folder.path().join("audit/report.html")).unwrap().contains("Overlap with the truth"));
+    // A mask is no label of a picture.
+    let (code, _, error) = nocebo(folder.path(), "train --data blocks --architecture mlp --out no.onnx");
+    assert!(code != 0 && error.contains("mlp"), "{error}");
+}
+
+#[test]
+fn beats_are_trained_on_attacked_and_written_back_in_their_own_steps() {
+    let folder = tempfile::tempdir().unwrap();
+    let records = folder.path().join("records");
+    fs::create_dir(&records).unwrap();
+    for (record, name) in ["a", "b", "c"].into_iter().enumerate() {
+        // A beat each second, every other one wide (ventricular).
+        let shape = |frame: usize| {
+            let (beat, after) = (frame / 90, frame as f64 % 90.0 - 45.0);
+            let width = if beat % 2 == 0 { 2.0 } else { 8.0 };
+            (200.0 * (-after * after / (2.0 * width * width)).exp()) as i32 + ((frame + record) * 31 % 7) as i32
+        };
+        let signal = wfdb::Signal {
+            name: "MLII".to_owned(),
+            format: wfdb::Format::Packed12,
+            samples_per_frame: 1,
+            skew: 0,
+            gain: 200.0,
+            baseline: 0,
+            unit: "mV".to_owned(),
+            samples: (0..90 * 14).map(shape).collect(),
+        };
+        wfdb::write(&records, &wfdb::Record { name: name.to_owned(), frequency: 90.0, signals: vec![signal] }).unwrap();
+        let beat = |beat: u64| wfdb::Annotation {
+            sample: 90 * beat + 45,
+            code: if beat.is_multiple_of(2) { 1 } else { 5 },
+            text: String::new(),
+        };
+        let beats: Vec<_> = (0..14).map(beat).collect();
+        wfdb::write_annotations(&records.join(format!("{name}.atr")), &beats).unwrap();
+    }
+    fs::write(records.join("records.csv"), "record,split\na,train\nb,val\nc,test\n").unwrap();
+    let out = succeed(
+        folder.path(),
+        "train --data records --architecture resnet1d --balanced 32 --epochs 2 --batch-size 8 --seed 1 --out m.onnx",
+    );
+    assert!(out.contains("validation balanced accuracy") && out.contains("V: sensitivity"), "{out}");
+    let attack =
+        "attack --model m.onnx --data records --attack bim(steps=3) --threat linf:0.1mV --seed 1 --out adversarial";
+    succeed(folder.path(), attack);
+    let clean = nocebo_data::open(&records, Split::Test).unwrap();
+    let mut moved = 0;
+    for (row, index) in clean.samples().indices().iter().enumerate() {
+        let record = wfdb::read(&folder.path().join(format!("adversarial/{index:06}.hea")), 1 << 20).unwrap();
+        let signal = &record.signals[0];
+        for (stored, before) in signal.samples.iter().zip(clean.samples().row(row)) {
+            let change = signal.physical(*stored).unwrap() - f64::from(*before);
+            // Whole steps of 1/200 mV, at most 20 of them.
+            assert!((change * 200.0 - (change * 200.0).round()).abs() < 1e-3 && change.abs() < 0.1001, "{change}");
+            moved += usize::from(change.abs() > 0.001);
+        }
+    }
+    assert!(moved > 0);
+    let text = fs::read_to_string(folder.path().join("adversarial/attack.json")).unwrap();
+    assert!(text.contains("\"unit\": \"mV\""), "{text}");
 }

@@ -20,7 +20,7 @@
 //! binary cross-entropy.
 //!
 //! A segmentation has one such number a position; the objective is their mean over the positions that are not ignored,
-//! of −log p_y (untargeted) or log p_t (targeted) in place of the log-odds, so that positions already won count little:
+//! of −log p(y) (untargeted) or log p(t) (targeted) in place of the log-odds, so that positions already won count little:
 //!
 //! ```text
 //! s = ±log-odds of the class at hand (+ to reach it, − to leave it)

@@ -24,6 +24,7 @@ pub struct Dataset {
     domain: Domain,
     patients: Option<Vec<String>>,
     groups: BTreeMap<String, Vec<String>>,
+    frequency: Option<f64>,
     source: String,
     warnings: Vec<Warning>,
 }
@@ -119,7 +120,17 @@ impl Dataset {
         let positions = samples.elements() / samples.shape()[0];
         check_labels(&source, &labels, &class_names, samples.len(), positions)?;
         let warnings = missing_classes(&labels, &class_names);
-        Ok(Self { samples, labels, class_names, domain, patients: None, groups: BTreeMap::new(), source, warnings })
+        Ok(Self {
+            samples,
+            labels,
+            class_names,
+            domain,
+            patients: None,
+            groups: BTreeMap::new(),
+            frequency: None,
+            source,
+            warnings,
+        })
     }
 
     /// The same data with one patient key a sample.
@@ -142,6 +153,13 @@ impl Dataset {
         self.check_length("subgroup values", values.len())?;
         self.groups.insert(name.into(), values);
         Ok(self)
+    }
+
+    /// The same data as signals with so many samples a second, in hertz.
+    #[must_use]
+    pub fn with_frequency(mut self, frequency: f64) -> Self {
+        self.frequency = Some(frequency);
+        self
     }
 
     /// The same labels with other samples, such as perturbed ones.
@@ -207,6 +225,11 @@ impl Dataset {
         &self.groups
     }
 
+    /// Samples a second of signals, in hertz.
+    pub fn frequency(&self) -> Option<f64> {
+        self.frequency
+    }
+
     /// Where the data come from, in words.
     pub fn source(&self) -> &str {
         &self.source
@@ -253,6 +276,7 @@ impl Dataset {
             domain: self.domain.clone(),
             patients: self.patients.as_ref().map(pick),
             groups: self.groups.iter().map(|(name, values)| (name.clone(), pick(values))).collect(),
+            frequency: self.frequency,
             source: self.source.clone(),
             warnings,
         })

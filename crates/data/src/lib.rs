@@ -23,7 +23,8 @@ pub use split::{Fractions, Split, leaks};
 /// Reads one split of a data set with the default [`OpenOptions`].
 ///
 /// `path` is an `.npz` file in the manner of MedMNIST, or a folder of PNG or JPEG pictures with a `labels.csv` or one
-/// folder a class; see [`formats::npz`] and [`formats::folder`].
+/// folder a class, or folders `image` and `label` of pictures and masks, or WFDB records with annotated
+/// beats; see [`formats::npz`], [`formats::folder`], [`formats::masks`] and [`formats::beats`].
 ///
 /// # Errors
 ///
@@ -31,6 +32,20 @@ pub use split::{Fractions, Split, leaks};
 /// empty.
 pub fn open(path: impl AsRef<Path>, split: Split) -> Result<Dataset, DataError> {
     open_with(path, split, &OpenOptions::default())
+}
+
+/// Writes the samples into the new folder `path` in the format that they came from: WFDB records for signals with a frequency,
+/// pictures (with masks, where there are any) for all else.
+///
+/// # Errors
+///
+/// As [`formats::beats::write`] and [`formats::folder::write`].
+pub fn write(path: impl AsRef<Path>, data: &Dataset) -> Result<(), DataError> {
+    if data.frequency().is_some() {
+        formats::beats::write(path.as_ref(), data)
+    } else {
+        formats::folder::write(path.as_ref(), data)
+    }
 }
 
 /// Reads one split of a data set.
@@ -43,6 +58,12 @@ pub fn open_with(path: impl AsRef<Path>, split: Split, options: &OpenOptions) ->
     let file = formats::file_name(path);
     let metadata = std::fs::metadata(path).map_err(DataError::reading(&file))?;
     if metadata.is_dir() {
+        if formats::masks::is_layout(path) {
+            return formats::masks::read(path, split, options);
+        }
+        if formats::beats::is_layout(path) {
+            return formats::beats::read(path, split, options);
+        }
         return formats::folder::read(path, split, options);
     }
     if !metadata.is_file() {

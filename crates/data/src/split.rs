@@ -70,7 +70,7 @@ impl Default for Fractions {
 }
 
 impl Fractions {
-    fn shares(self) -> Result<[f64; 3], DataError> {
+    pub(crate) fn shares(self) -> Result<[f64; 3], DataError> {
         let shares = [self.train, self.validation, self.test];
         let usable = shares.iter().all(|share| (0.0..=1.0).contains(share));
         if usable && (shares.iter().sum::<f64>() - 1.0).abs() < 1e-6 {

@@ -101,12 +101,30 @@ pub enum Error {
         /// Nodes without a gradient on the way.
         cut: String,
     },
+    /// A network's values do not fit the memory.
+    #[error(
+        "{what} needs {:.1} GiB at once, {:.1} GiB are free: use smaller inputs or fewer samples at a time",
+        gib(*needed),
+        gib(*available)
+    )]
+    Memory {
+        /// What needs it: the network, or a node.
+        what: String,
+        /// Bytes that are needed at least.
+        needed: u64,
+        /// Bytes that this machine has left.
+        available: u64,
+    },
     /// Training met NaN or infinity, or settings or data that cannot be trained on.
     #[error("training: {0}")]
     Training(String),
     /// An error of the vocabulary crate: samples, domains, settings.
     #[error(transparent)]
     Core(#[from] nocebo_core::Error),
+}
+
+fn gib(bytes: u64) -> f64 {
+    bytes as f64 / f64::from(1 << 30)
 }
 
 impl From<Error> for nocebo_core::Error {

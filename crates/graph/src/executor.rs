@@ -5,8 +5,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use nocebo_core::Seed;
 
+use crate::memory::afford;
 use crate::operators::{Arguments, BatchNormalization, Fact, Facts, Operator};
-use crate::plan::{Plan, fact_of};
+use crate::plan::{Plan, bytes_made, fact_of};
 use crate::value::{DeviceTensor, Value};
 use crate::{Device, Dimension, Error, Graph, Input, Tensor};
 
@@ -179,7 +180,9 @@ impl Executor {
                     taken.iter().map(|value| value.as_ref().map(fact_of).transpose()).collect();
                 let inferred =
                     facts.and_then(|facts| node.operator.infer(&Facts { inputs: &facts, outputs: node.outputs.len() }));
-                Some(inferred.map_err(|reason| node.error(reason))?)
+                let inferred = inferred.map_err(|reason| node.error(reason))?;
+                afford(|| format!("node `{}`", node.name), bytes_made(&node.operator, &inferred))?;
+                Some(inferred)
             };
             let facts = step.facts.as_deref().or(at_run_time.as_deref()).unwrap_or_default();
             let facts = &facts[..facts.len().min(step.outputs.len())];
@@ -223,6 +226,7 @@ impl Executor {
         }
         let facts = check_inputs(&self.graph.inputs, shapes)?;
         let plan = Arc::new(Plan::new(&self.graph, &facts, &self.device)?);
+        afford(|| format!("network `{}`", self.graph.name), plan.greatest_bytes)?;
         if plans.len() >= MOST_PLANS {
             plans.clear();
         }

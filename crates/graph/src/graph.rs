@@ -21,6 +21,7 @@ impl std::fmt::Display for Dimension {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Fixed(side) => write!(formatter, "{side}"),
+            Self::Symbolic(name) if name.is_empty() => formatter.write_str("?"),
             Self::Symbolic(name) => formatter.write_str(name),
         }
     }
@@ -43,6 +44,19 @@ impl Input {
         let sample = sample.iter().map(|&side| Dimension::Fixed(side));
         let shape = std::iter::once(Dimension::Symbolic("batch".into())).chain(sample).collect();
         Self { name: name.into(), shape: Some(shape), element: ElementType::F32 }
+    }
+}
+
+impl std::fmt::Display for Input {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(formatter, "{}: {}", self.name, self.element)?;
+        match &self.shape {
+            Some(shape) => {
+                let sides: Vec<String> = shape.iter().map(ToString::to_string).collect();
+                write!(formatter, " [{}]", sides.join(", "))
+            }
+            None => formatter.write_str(" of any shape"),
+        }
     }
 }
 

@@ -2,14 +2,17 @@
 //! edited and printed.
 
 pub mod builder;
+pub mod edit;
 pub mod error;
 pub mod executor;
 pub mod graph;
+mod memory;
 pub mod model;
 pub mod network;
 pub mod onnx;
 pub mod operators;
 mod plan;
+pub mod summary;
 pub mod tensor;
 pub mod train;
 mod value;

@@ -56,7 +56,7 @@ impl Network {
             return Err(nocebo_core::Error::invalid("momentum", "at least 0 and below 1", adam.momentum).into());
         }
         let executor = Executor::new(graph, device)?;
-        let weights = Weights::of(executor.graph(), &[]);
+        let weights = Weights::of(executor.graph(), &[])?;
         if weights.values.is_empty() {
             return Err(Error::Training("the network has no parameter that may change".to_owned()));
         }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::operators::{Arguments, Fact, Facts, Operator};
 use crate::value::Value;
-use crate::{Device, Error, Graph, OperatorError};
+use crate::{Device, ElementType, Error, Graph, OperatorError, Tensor};
 
 /// Most elements of all folded values together: 2^28, 1 GiB of floats. What exceeds it is computed in each run.
 const MOST_FOLDED: usize = 1 << 28;
@@ -43,6 +43,8 @@ pub(crate) struct Plan {
     pub(crate) facts: BTreeMap<String, Fact>,
     /// Multiplications with additions in one run.
     pub(crate) multiplications: u64,
+    /// Bytes of the values of one run that are alive at the same time; a gradient keeps more.
+    pub(crate) greatest_bytes: u64,
 }
 
 /// Names of constants that may change while a graph is trained: parameters, and running statistics.
@@ -74,7 +76,8 @@ struct Builder<'a> {
     facts: Vec<Option<Fact>>,
     folded: HashMap<usize, Value>,
     folded_elements: usize,
-    changeable: BTreeSet<String>,
+    /// The constants of the graph in order; `None` for those that training may change.
+    constants: Vec<Option<&'a Arc<Tensor>>>,
 }
 
 impl<'a> Builder<'a> {
@@ -86,15 +89,17 @@ impl<'a> Builder<'a> {
             facts.push(Some(fact.clone()));
         }
         let changeable = changeable(graph);
+        let mut constants = Vec::new();
         for (name, constant) in &graph.constants {
             slots.insert(name.as_str(), facts.len());
             let mut fact = Fact::known(constant);
             if changeable.contains(name) {
                 fact.value = None;
             }
+            constants.push(fact.value.as_ref().map(|_| constant));
             facts.push(Some(fact));
         }
-        Self { graph, device, slots, facts, folded: HashMap::new(), folded_elements: 0, changeable }
+        Self { graph, device, slots, facts, folded: HashMap::new(), folded_elements: 0, constants }
     }
 
     fn slot_of_output(&mut self, name: &'a str) -> Option<usize> {
@@ -110,7 +115,7 @@ impl<'a> Builder<'a> {
     fn build(mut self) -> Result<Plan, Error> {
         let graph = self.graph;
         let mut steps = Vec::new();
-        let mut multiplications = 0;
+        let mut multiplications = 0u64;
         for (index, node) in graph.nodes.iter().enumerate() {
             let inputs: Vec<Option<usize>> =
                 node.inputs.iter().map(|name| self.slots.get(name.as_str()).copied()).collect();
@@ -129,7 +134,8 @@ impl<'a> Builder<'a> {
                 }
                 Err(reason) => return Err(node.error(reason)),
                 Ok(inferred) => {
-                    multiplications += node.operator.multiplications(&known, &inferred);
+                    let own = node.operator.multiplications(&known, &inferred);
+                    multiplications = own.saturating_add(multiplications);
                     let step = Step { node: index, inputs, outputs, facts: Some(inferred), finished: Vec::new() };
                     self.fold(&step)?;
                     step
@@ -187,9 +193,8 @@ impl<'a> Builder<'a> {
         if let Some(value) = self.folded.get(&slot) {
             return Some(value.clone());
         }
-        let first = self.graph.inputs.len();
-        let (name, constant) = self.graph.constants.iter().nth(slot.checked_sub(first)?)?;
-        (!self.changeable.contains(name)).then(|| Value::upload(constant, self.device))
+        let constant = self.constants.get(slot.checked_sub(self.graph.inputs.len())?)?.as_ref()?;
+        Some(Value::upload(constant, self.device))
     }
 
     fn finish(self, mut steps: Vec<Step>, multiplications: u64) -> Plan {
@@ -207,6 +212,7 @@ impl<'a> Builder<'a> {
                 steps[index].finished.push(*slot);
             }
         }
+        let greatest_bytes = greatest_bytes(&steps, self.graph);
         let first = self.graph.inputs.len();
         let constants = self.graph.constants.keys().enumerate();
         let constants = constants
@@ -229,8 +235,39 @@ impl<'a> Builder<'a> {
             folded,
             facts,
             multiplications,
+            greatest_bytes,
         }
     }
+}
+
+/// Bytes that a node makes; none where it shows its input in another shape.
+pub(crate) fn bytes_made(operator: &Operator, facts: &[Fact]) -> u64 {
+    use Operator::{Expand, Flatten, Identity, Reshape, Squeeze, Transpose, Unsqueeze};
+    if let Reshape(_) | Flatten(_) | Squeeze(_) | Unsqueeze(_) | Identity(_) | Transpose(_) | Expand(_) = operator {
+        return 0;
+    }
+    let size = |element: ElementType| if element.is_float() { 4 } else { 8 };
+    let bytes = |fact: &Fact| Some(fact.shape.as_ref()?.iter().product::<usize>() as u64 * size(fact.element));
+    facts.iter().filter_map(bytes).sum()
+}
+
+fn greatest_bytes(steps: &[Step], graph: &Graph) -> u64 {
+    let mut sizes: HashMap<usize, u64> = HashMap::new();
+    let (mut alive, mut greatest) = (0u64, 0u64);
+    for step in steps {
+        let operator = &graph.nodes[step.node].operator;
+        for (slot, fact) in step.outputs.iter().zip(step.facts.iter().flatten()) {
+            if let Some(slot) = *slot {
+                let bytes = bytes_made(operator, std::slice::from_ref(fact));
+                alive += bytes;
+                sizes.insert(slot, bytes);
+            }
+        }
+        greatest = greatest.max(alive);
+        let finished: u64 = step.finished.iter().filter_map(|slot| sizes.remove(slot)).sum();
+        alive -= finished;
+    }
+    greatest
 }
 
 /// A tensor that stands for values of which only the shape is known.

@@ -2,6 +2,8 @@
 
 use std::borrow::Cow;
 
+use half::{bf16, f16};
+
 use crate::OperatorError;
 
 /// Element type as ONNX declares it.
@@ -54,6 +56,11 @@ impl ElementType {
         (Self::U64, 13, "uint64", 8),
         (Self::BF16, 16, "bfloat16", 2),
     ];
+
+    /// All types.
+    pub fn all() -> impl Iterator<Item = Self> {
+        Self::CODES.into_iter().map(|row| row.0)
+    }
 
     /// The type with this number in `TensorProto.DataType`, if it is one that nocebo can hold.
     pub fn from_onnx(code: i32) -> Option<Self> {
@@ -224,6 +231,66 @@ impl Tensor {
         Self::new(shape, ElementType::Bool, Data::Bool(values))
     }
 
+    /// A tensor from little-endian bytes, row by row.
+    ///
+    /// # Errors
+    ///
+    /// When the bytes do not fill the shape.
+    pub fn from_bytes(shape: &[usize], element: ElementType, bytes: &[u8]) -> Result<Self, OperatorError> {
+        let wanted = elements(shape)?.saturating_mul(element.size());
+        if wanted != bytes.len() {
+            return Err(OperatorError::mismatch("bytes of a tensor", wanted, bytes.len()));
+        }
+        /// Little-endian values of a fixed size.
+        macro_rules! values {
+            ($type:ty, $convert:expr) => {
+                bytes
+                    .as_chunks::<{ size_of::<$type>() }>()
+                    .0
+                    .iter()
+                    .map(|value| $convert(<$type>::from_le_bytes(*value)))
+                    .collect()
+            };
+        }
+        let data = match element {
+            ElementType::F32 => Data::F32(values!(f32, |value| value)),
+            ElementType::F64 => Data::F64(values!(f64, |value| value)),
+            ElementType::F16 => Data::F32(values!(u16, |bits| f16::from_bits(bits).to_f32())),
+            ElementType::BF16 => Data::F32(values!(u16, |bits| bf16::from_bits(bits).to_f32())),
+            ElementType::I64 => Data::Integer(values!(i64, |value| value)),
+            ElementType::U64 => Data::Integer(values!(u64, |value| value as i64)),
+            ElementType::I32 => Data::Integer(values!(i32, i64::from)),
+            ElementType::U32 => Data::Integer(values!(u32, i64::from)),
+            ElementType::I16 => Data::Integer(values!(i16, i64::from)),
+            ElementType::U16 => Data::Integer(values!(u16, i64::from)),
+            ElementType::I8 => Data::Integer(values!(i8, i64::from)),
+            ElementType::U8 => Data::Integer(values!(u8, i64::from)),
+            ElementType::Bool => Data::Bool(bytes.iter().map(|&byte| byte != 0).collect()),
+        };
+        Self::new(shape, element, data)
+    }
+
+    /// The elements as little-endian bytes, row by row.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        /// Little-endian bytes of values.
+        macro_rules! bytes {
+            ($values:expr, $convert:expr) => {
+                $values.iter().flat_map(|&value| $convert(value).to_le_bytes()).collect::<Vec<u8>>()
+            };
+        }
+        match (&self.data, self.element) {
+            (Data::F32(values), ElementType::F16) => bytes!(values, |value| f16::from_f32(value).to_bits()),
+            (Data::F32(values), ElementType::BF16) => bytes!(values, |value| bf16::from_f32(value).to_bits()),
+            (Data::F32(values), _) => bytes!(values, |value: f32| value),
+            (Data::F64(values), _) => bytes!(values, |value: f64| value),
+            (Data::Integer(values), ElementType::I32 | ElementType::U32) => bytes!(values, |value| value as i32),
+            (Data::Integer(values), ElementType::I16 | ElementType::U16) => bytes!(values, |value| value as i16),
+            (Data::Integer(values), ElementType::I8 | ElementType::U8) => bytes!(values, |value| value as i8),
+            (Data::Integer(values), _) => bytes!(values, |value: i64| value),
+            (Data::Bool(values), _) => values.iter().map(|&value| u8::from(value)).collect(),
+        }
+    }
+
     /// Shape, empty for a scalar.
     pub fn shape(&self) -> &[usize] {
         &self.shape
@@ -311,12 +378,8 @@ impl Tensor {
         let data = match element {
             ElementType::F64 => Data::F64(self.to_f64().into_owned()),
             ElementType::F32 => Data::F32(self.to_f32().into_owned()),
-            ElementType::F16 => {
-                Data::F32(self.to_f32().iter().map(|&value| half::f16::from_f32(value).to_f32()).collect())
-            }
-            ElementType::BF16 => {
-                Data::F32(self.to_f32().iter().map(|&value| half::bf16::from_f32(value).to_f32()).collect())
-            }
+            ElementType::F16 => Data::F32(self.to_f32().iter().map(|&value| f16::from_f32(value).to_f32()).collect()),
+            ElementType::BF16 => Data::F32(self.to_f32().iter().map(|&value| bf16::from_f32(value).to_f32()).collect()),
             ElementType::Bool => Data::Bool(self.to_bool().into_owned()),
             _ => Data::Integer(self.to_i64().iter().map(|&value| element.wrap(value)).collect()),
         };
@@ -444,6 +507,17 @@ pub(crate) fn broadcast(shapes: &[&[usize]]) -> Result<Vec<usize>, OperatorError
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn bytes_are_little_endian_and_fill_the_shape() {
+        let tensor = Tensor::integers(&[2], ElementType::I16, vec![-2, 258]).unwrap();
+        assert_eq!(tensor.to_bytes(), [0xfe, 0xff, 2, 1]);
+        for element in ElementType::all() {
+            let tensor = tensor.cast(element);
+            assert_eq!(Tensor::from_bytes(&[2], element, &tensor.to_bytes()).unwrap(), tensor, "{element}");
+        }
+        assert!(Tensor::from_bytes(&[2], ElementType::I16, &[0; 3]).is_err());
+    }
 
     #[test]
     fn a_tensor_must_be_filled_by_values_of_its_kind() {

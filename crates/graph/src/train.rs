@@ -7,19 +7,25 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use nocebo_core::{DifferentiableModel, Goal, GoalObjective, Label, Loss, ModelSpec, Objective, Samples, Seed, Task};
+use nocebo_core::{
+    DifferentiableModel, Goal, GoalObjective, Label, Loss, ModelSpec, Objective, Samples, Seed, Segmentation, Task,
+};
 use rand::RngExt;
 use rand::seq::SliceRandom;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
+use crate::edit::matches;
 use crate::executor::{Execution, Executor, Mode, no_gradient};
 use crate::value::{DeviceTensor, Value};
-use crate::{Device, Error, Graph, GraphModel, Tensor};
+use crate::{Device, Dimension, Error, Graph, GraphModel, Tensor};
 
 /// Most samples of a part of a batch. The parts run at the same time on as many threads as there are; batch norm takes
 /// its statistics over each part. The size is fixed, so that the number of threads changes no result.
 const PART: usize = 32;
+
+/// Positions in a part of a batch of masks, from which it holds fewer than [`PART`] samples, down to two.
+const PART_POSITIONS: usize = 1 << 15;
 
 /// How weights follow their gradients.
 #[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq, Serialize)]
@@ -51,11 +57,18 @@ pub struct TrainingConfig {
     pub shift: usize,
     /// Random left-right flips of images.
     pub flip: bool,
+    /// Learn masks from random parts of the samples, with at most this many positions along each side; an epoch takes as
+    /// many parts of each sample as cover it. 0 for whole samples.
+    pub crop: usize,
+    /// Samples an epoch, drawn with replacement, a label in proportion to the square root of its frequency; 0 for every
+    /// sample once.
+    pub balanced: usize,
     /// Stop after this many epochs without a better score; 0 for never.
     pub patience: usize,
     /// Keep batch norm at its running statistics.
     pub freeze_batch_norm: bool,
-    /// Parameters whose names begin with one of these stay as they are.
+    /// Parameters whose names are of one of these forms stay as they are; `*` stands for any characters, `?` for one. Each
+    /// form must fit a parameter.
     pub frozen: Vec<String>,
 }
 
@@ -70,6 +83,8 @@ impl Default for TrainingConfig {
             weight_decay: 0.0,
             shift: 0,
             flip: false,
+            crop: 0,
+            balanced: 0,
             patience: 0,
             freeze_batch_norm: false,
             frozen: Vec::new(),
@@ -78,7 +93,7 @@ impl Default for TrainingConfig {
 }
 
 impl TrainingConfig {
-    fn check(&self) -> Result<(), Error> {
+    fn check(&self, task: &Task) -> Result<(), Error> {
         let invalid = |field, must_be, got: &dyn ToString| {
             Err(nocebo_core::Error::invalid(field, must_be, got.to_string()).into())
         };
@@ -90,6 +105,9 @@ impl TrainingConfig {
         }
         if !(self.learning_rate.is_finite() && self.learning_rate > 0.0) {
             return invalid("learning_rate", "finite and above 0", &self.learning_rate);
+        }
+        if self.crop > 0 && !matches!(task, Task::Segmentation(_)) {
+            return invalid("crop", "0 where a sample has one label, which a part of it may not show", &self.crop);
         }
         if !(self.weight_decay.is_finite() && self.weight_decay >= 0.0) {
             return invalid("weight_decay", "finite and at least 0", &self.weight_decay);
@@ -187,7 +205,7 @@ impl Training<'_> {
     /// Settings out of range, labels that do not belong to the task, samples of another shape, fewer samples than a
     /// batch of two, no trainable parameter, and a loss that is not finite.
     pub fn run(self, graph: &Graph, data: Labelled<'_>) -> Result<Trained, Error> {
-        self.config.check()?;
+        self.config.check(&self.spec.task)?;
         self.spec.domain.check(data.samples)?;
         if data.labels.len() != data.samples.len() {
             return Err(nocebo_core::Error::mismatch("number of labels", data.samples.len(), data.labels.len()).into());
@@ -198,31 +216,43 @@ impl Training<'_> {
         }
         let original = graph;
         let mut graph = original.up_to_logits(&self.spec.task);
+        let (spec, parts) = cropped(self.spec, self.config.crop)?;
+        if self.config.crop > 0 {
+            open_sides(&mut graph);
+        }
         let executor = Executor::new(graph.clone(), self.device)?;
-        let learner = Learner { executor, config: self.config, spec: self.spec, device: self.device };
-        let mut weights = Weights::of(&graph, &self.config.frozen);
+        let learner = Learner { executor, config: self.config, spec: &spec, device: self.device };
+        let mut weights = Weights::of(&graph, &self.config.frozen)?;
         let rule =
             Rule { optimizer: self.config.optimizer, momentum: MOMENTUM, weight_decay: self.config.weight_decay };
         if weights.values.is_empty() {
             return Err(Error::Training("the network has no parameter that may change".to_owned()));
         }
-        let steps_an_epoch = data.samples.len().div_ceil(self.config.batch_size);
+        let samples = data.samples.len();
+        let an_epoch = if self.config.balanced > 0 { self.config.balanced } else { samples * parts };
+        let steps_an_epoch = an_epoch.div_ceil(self.config.batch_size);
         let total = steps_an_epoch * self.config.epochs;
         let mut best: Option<(f64, usize, Graph)> = None;
         let mut epochs = Vec::new();
         for epoch in 1..=self.config.epochs {
             let seed = self.seed.named("epoch").stream(epoch as u64);
             let mut loss_sum = 0.0;
-            for (step, rows) in batches(data.samples.len(), self.config.batch_size, seed).enumerate() {
+            let order = order(data.labels, parts, self.config.balanced, seed);
+            for (step, places) in batches(&order, self.config.batch_size).enumerate() {
                 let done = (epoch - 1) * steps_an_epoch + step;
+                let rows: Vec<usize> = places.iter().map(|place| place % samples).collect();
                 let mut labels: Vec<Label> = rows.iter().map(|&row| data.labels[row].clone()).collect();
                 let mut batch = data.samples.select(&rows);
-                augment(&mut batch, self.config, seed.named("augmentation"));
+                if self.config.crop > 0 {
+                    let seeds = places.iter().map(|place| seed.named("crop").stream((place / samples) as u64));
+                    (batch, labels) = crop(&batch, &labels, spec.domain.shape(), seeds)?;
+                }
+                augment(&mut batch, &mut labels, self.config, seed.named("augmentation"));
                 if let Some(perturb) = self.perturb {
                     weights.write_to(&mut graph)?;
-                    let model = GraphModel::new(graph.clone(), self.spec.clone(), self.device)?;
+                    let model = GraphModel::new(graph.clone(), spec.clone(), self.device)?;
                     (batch, labels) = perturb(&model, batch, labels, seed.named("perturb"))?;
-                    if batch.len() < 2 || batch.len() != labels.len() || batch.shape() != self.spec.domain.shape() {
+                    if batch.len() < 2 || batch.len() != labels.len() || batch.shape() != spec.domain.shape() {
                         let got =
                             format!("{} samples of shape {:?} and {} labels", batch.len(), batch.shape(), labels.len());
                         return Err(Error::Training(format!(
@@ -234,13 +264,13 @@ impl Training<'_> {
                 follow(&mut graph, &pass.statistics)?;
                 let rate = self.config.learning_rate * cosine(done, total);
                 weights.step(&pass.gradients, rate, rule);
-                loss_sum += f64::from(pass.loss) * rows.len() as f64;
+                loss_sum += f64::from(pass.loss) * places.len() as f64;
                 (self.observe)(Event::Step { done: done + 1, of: total, loss: pass.loss });
             }
             weights.write_to(&mut graph)?;
             let model = GraphModel::new(graph.clone(), self.spec.clone(), self.device)?;
             let score = (self.score)(&model, epoch)?;
-            let loss = (loss_sum / data.samples.len() as f64) as f32;
+            let loss = (loss_sum / an_epoch as f64) as f32;
             let better = !score.is_nan() && best.as_ref().is_none_or(|(best, ..)| score > *best);
             (self.observe)(Event::Epoch { done: epoch, loss, score, best: better });
             epochs.push(EpochRecord { epoch, loss, score });
@@ -283,7 +313,11 @@ impl Learner<'_> {
                 (name, DeviceTensor::new(values.clone(), shape, self.device))
             })
             .collect();
-        let parts = batch.len().div_ceil(PART);
+        let most = match &self.spec.task {
+            Task::Segmentation(task) => (PART_POSITIONS / task.positions()).clamp(2, PART),
+            _ => PART,
+        };
+        let parts = (batch.len() / 2).min(batch.len().div_ceil(most)).max(1);
         let part = |number: usize| -> Result<(f32, Pass), Error> {
             let rows = number * batch.len() / parts..(number + 1) * batch.len() / parts;
             let share = rows.len() as f32 / batch.len() as f32;
@@ -441,11 +475,37 @@ fn flag(logit: f32, present: bool, share: f64, slope: &mut f32) -> f64 {
     logit.max(0.0) - logit * wanted + exponential.ln_1p()
 }
 
-/// Rows of each batch of an epoch, in an order drawn from the seed. A last batch of one row joins the one before.
-fn batches(samples: usize, batch_size: usize, seed: Seed) -> impl Iterator<Item = Vec<usize>> {
-    let mut rows: Vec<usize> = (0..samples).collect();
-    rows.shuffle(&mut seed.for_sample(0));
-    let mut batches: Vec<Vec<usize>> = rows.chunks(batch_size).map(<[usize]>::to_vec).collect();
+/// The places of an epoch in an order drawn from the seed: place p is part `p / samples` of sample `p % samples`.
+fn order(labels: &[Label], parts: usize, balanced: usize, seed: Seed) -> Vec<usize> {
+    let mut generator = seed.for_sample(0);
+    if balanced == 0 {
+        let mut places: Vec<usize> = (0..labels.len() * parts).collect();
+        places.shuffle(&mut generator);
+        return places;
+    }
+    let mut rows: BTreeMap<&Label, Vec<usize>> = BTreeMap::new();
+    for (row, label) in labels.iter().enumerate() {
+        rows.entry(label).or_default().push(row);
+    }
+    let rows: Vec<Vec<usize>> = rows.into_values().collect();
+    let total: f64 = rows.iter().map(|rows| (rows.len() as f64).sqrt()).sum();
+    let mut draw = || {
+        let mut left = generator.random::<f64>() * total;
+        let drawn = rows.iter().find(|rows| {
+            left -= (rows.len() as f64).sqrt();
+            left < 0.0
+        });
+        // Rounding may leave a little at the end.
+        let rows = drawn.unwrap_or(&rows[rows.len() - 1]);
+        let row = rows[generator.random_range(0..rows.len())];
+        row + labels.len() * generator.random_range(0..parts)
+    };
+    (0..balanced).map(|_| draw()).collect()
+}
+
+/// The places of each batch. A last batch of one place joins the one before.
+fn batches(order: &[usize], batch_size: usize) -> impl Iterator<Item = Vec<usize>> {
+    let mut batches: Vec<Vec<usize>> = order.chunks(batch_size).map(<[usize]>::to_vec).collect();
     if batches.len() > 1
         && let Some(last) = batches.pop_if(|last| last.len() == 1)
         && let Some(before) = batches.last_mut()
@@ -460,25 +520,97 @@ fn cosine(done: usize, total: usize) -> f32 {
     (0.5 * (1.0 + (std::f64::consts::PI * done as f64 / total as f64).cos())) as f32
 }
 
-/// Shifts and flips images; each sample by a draw from (seed, its index).
-fn augment(batch: &mut Samples, config: &TrainingConfig, seed: Seed) {
+/// What the network takes and decides on parts of at most `crop` positions a side, and how many parts cover a sample.
+fn cropped(spec: &ModelSpec, crop: usize) -> Result<(ModelSpec, usize), Error> {
+    let Task::Segmentation(task) = &spec.task else { return Ok((spec.clone(), 1)) };
+    if crop == 0 {
+        return Ok((spec.clone(), 1));
+    }
+    let mut config = spec.domain.config().clone();
+    if config.shape[1..] != task.shape {
+        let expected = format!("masks of {:?}, the sides of a sample", &config.shape[1..]);
+        return Err(Error::graph("task to train on parts", expected, format!("{:?}", task.shape)));
+    }
+    config.region = None;
+    let covering = config.shape[1..].iter().map(|side| side.div_ceil(crop)).product();
+    config.shape[1..].iter_mut().for_each(|side| *side = crop.min(*side));
+    let task = Segmentation { shape: config.shape[1..].to_vec(), ..task.clone() };
+    let spec =
+        ModelSpec { domain: config.try_into()?, task: Task::Segmentation(task), class_names: spec.class_names.clone() };
+    Ok((spec, covering))
+}
+
+/// Leaves the sides of the samples open, so that the network runs on parts and on wholes.
+fn open_sides(graph: &mut Graph) {
+    if let Some(shape) = graph.inputs.first_mut().and_then(|input| input.shape.as_mut()) {
+        for (axis, side) in shape.iter_mut().enumerate().skip(2) {
+            *side = Dimension::Symbolic(format!("side {}", axis - 1));
+        }
+    }
+}
+
+/// A random part of each sample and its mask, at a place drawn from (the row's seed, its index).
+fn crop(
+    batch: &Samples,
+    labels: &[Label],
+    shape: &[usize],
+    seeds: impl Iterator<Item = Seed>,
+) -> Result<(Samples, Vec<Label>), Error> {
+    let (whole, part) = (&batch.shape()[1..], &shape[1..]);
+    let positions: usize = part.iter().product();
+    let mut values = Vec::with_capacity(batch.len() * shape[0] * positions);
+    let mut masks = Vec::with_capacity(batch.len());
+    for (row, (label, seed)) in labels.iter().zip(seeds).enumerate() {
+        let mut generator = seed.for_sample(batch.indices()[row]);
+        let corner: Vec<usize> =
+            whole.iter().zip(part).map(|(whole, part)| generator.random_range(0..=whole - part)).collect();
+        let source = |position: usize| {
+            let (mut rest, mut source, mut stride) = (position, 0, 1);
+            for axis in (0..part.len()).rev() {
+                source += (corner[axis] + rest % part[axis]) * stride;
+                rest /= part[axis];
+                stride *= whole[axis];
+            }
+            source
+        };
+        let sources: Vec<usize> = (0..positions).map(source).collect();
+        let view = batch.view(row);
+        for channel in 0..view.channels() {
+            values.extend(sources.iter().map(|&source| view.channel(channel)[source]));
+        }
+        masks.push(match label {
+            Label::Mask(mask) => Label::Mask(sources.iter().map(|&source| mask[source]).collect()),
+            other => other.clone(),
+        });
+    }
+    Ok((Samples::new(values, shape)?.with_indices(batch.indices().to_vec())?, masks))
+}
+
+/// Shifts and flips images with their masks; each sample by a draw from (seed, its index).
+fn augment(batch: &mut Samples, labels: &mut [Label], config: &TrainingConfig, seed: Seed) {
     let &[_, height, width] = batch.shape() else { return };
     if config.shift == 0 && !config.flip {
         return;
     }
     let indices = batch.indices().to_vec();
-    for (row, index) in batch.rows_mut().zip(indices) {
+    for ((row, label), index) in batch.rows_mut().zip(labels).zip(indices) {
         let mut generator = seed.for_sample(index);
         let reach = config.shift as i64;
         let (down, right) = (generator.random_range(-reach..=reach), generator.random_range(-reach..=reach));
         let mirror = config.flip && generator.random();
-        let source = row.to_vec();
-        for (at, value) in row.iter_mut().enumerate() {
+        let from = |at: usize| {
             let (plane, y, x) = (at / (height * width), at / width % height, at % width);
             let x = if mirror { width - 1 - x } else { x };
             let from_y = y.saturating_add_signed(-down as isize).min(height - 1);
             let from_x = x.saturating_add_signed(-right as isize).min(width - 1);
-            *value = source[(plane * height + from_y) * width + from_x];
+            (plane * height + from_y) * width + from_x
+        };
+        let source = row.to_vec();
+        row.iter_mut().enumerate().for_each(|(at, value)| *value = source[from(at)]);
+        if let Label::Mask(mask) = label
+            && mask.len() == height * width
+        {
+            *mask = (0..mask.len()).map(|at| mask[from(at)]).collect();
         }
     }
 }
@@ -503,17 +635,22 @@ pub(crate) struct Weights {
 }
 
 impl Weights {
-    pub(crate) fn of(graph: &Graph, frozen: &[String]) -> Self {
-        let free = |name: &&str| !frozen.iter().any(|start| name.starts_with(start.as_str()));
-        let values: BTreeMap<String, Vec<f32>> = graph
-            .parameters()
+    pub(crate) fn of(graph: &Graph, frozen: &[String]) -> Result<Self, Error> {
+        let parameters = graph.parameters();
+        if let Some(unused) = frozen.iter().find(|form| !parameters.iter().any(|name| matches(form, name))) {
+            let examples: Vec<&str> = parameters.iter().take(3).copied().collect();
+            let got = format!("`{unused}`, which fits none of {}, ...", examples.join(", "));
+            return Err(nocebo_core::Error::invalid("frozen", "the form of a parameter's name", got).into());
+        }
+        let free = |name: &&str| !frozen.iter().any(|form| matches(form, name));
+        let values: BTreeMap<String, Vec<f32>> = parameters
             .into_iter()
             .filter(free)
             .map(|name| (name.to_owned(), graph.constants[name].to_f32().into_owned()))
             .collect();
         let zeros: BTreeMap<String, Vec<f32>> =
             values.iter().map(|(name, values)| (name.clone(), vec![0.0; values.len()])).collect();
-        Self { values, first: zeros.clone(), second: zeros, steps: 0 }
+        Ok(Self { values, first: zeros.clone(), second: zeros, steps: 0 })
     }
 
     pub(crate) fn write_to(&self, graph: &mut Graph) -> Result<(), Error> {
@@ -574,7 +711,7 @@ fn replace(graph: &mut Graph, name: &str, values: Vec<f32>) -> Result<(), Error>
 mod tests {
     use super::*;
     use crate::zoo::{self, Blueprint};
-    use nocebo_core::Domain;
+    use nocebo_core::{Domain, MaskTolerance};
 
     /// Bright squares on the left (class 0) or the right (class 1) of 8×8 images, with noise.
     fn squares(count: usize) -> (Samples, Vec<Label>) {
@@ -647,7 +784,7 @@ mod tests {
         let config = TrainingConfig {
             epochs: 1,
             batch_size: 16,
-            frozen: vec!["conv1".to_owned()],
+            frozen: vec!["conv1.*".to_owned()],
             shift: 1,
             flip: true,
             ..TrainingConfig::default()
@@ -660,6 +797,12 @@ mod tests {
         assert_eq!(one.graph.constants["conv1.weight"], start.constants["conv1.weight"]);
         assert_ne!(one.graph.constants["conv2.weight"], start.constants["conv2.weight"]);
         assert_ne!(one.graph.constants["bn1.running_mean"], start.constants["bn1.running_mean"]);
+        let config = TrainingConfig { freeze_batch_norm: true, frozen: vec!["*.bias".to_owned()], ..config };
+        let three = train("small-cnn", &spec, &config).unwrap();
+        for (name, constant) in &start.constants {
+            let trained = name.ends_with(".weight");
+            assert_eq!(three.graph.constants[name] != *constant, trained, "{name}");
+        }
     }
 
     #[test]
@@ -712,7 +855,8 @@ mod tests {
             TrainingConfig { epochs: 0, ..TrainingConfig::default() },
             TrainingConfig { batch_size: 1, ..TrainingConfig::default() },
             TrainingConfig { learning_rate: f32::NAN, ..TrainingConfig::default() },
-            TrainingConfig { frozen: vec![String::new()], ..TrainingConfig::default() },
+            TrainingConfig { frozen: vec!["*".to_owned()], ..TrainingConfig::default() },
+            TrainingConfig { frozen: vec!["conv9.*".to_owned()], ..TrainingConfig::default() },
         ] {
             assert!(train("mlp", &two, &config).is_err(), "{config:?}");
         }
@@ -735,11 +879,13 @@ mod tests {
     #[test]
     fn a_flip_mirrors_and_a_shift_repeats_the_edge() {
         let image = Samples::new((0..9).map(|v| v as f32).collect(), &[1, 3, 3]).unwrap();
+        // A mask that says what the pixel shows goes with it.
+        let labels = vec![Label::Mask((0..9).collect())];
         let config = TrainingConfig { flip: true, ..TrainingConfig::default() };
         let seen: Vec<Vec<f32>> = (0..20)
             .map(|seed| {
                 let mut batch = image.clone();
-                augment(&mut batch, &config, Seed(seed));
+                augment(&mut batch, &mut labels.clone(), &config, Seed(seed));
                 batch.values().to_vec()
             })
             .collect();
@@ -750,7 +896,9 @@ mod tests {
         let config = TrainingConfig { shift: 1, ..TrainingConfig::default() };
         let down = (0..200).map(|seed| {
             let mut batch = image.clone();
-            augment(&mut batch, &config, Seed(seed));
+            let mut mask = labels.clone();
+            augment(&mut batch, &mut mask, &config, Seed(seed));
+            assert_eq!(mask, [Label::Mask(batch.values().iter().map(|value| *value as u8).collect())]);
             batch.values().to_vec()
         });
         assert!(down.collect::<Vec<_>>().contains(&vec![0.0, 1.0, 2.0, 0.0, 1.0, 2.0, 3.0, 4.0, 5.0]));
@@ -758,10 +906,92 @@ mod tests {
 
     #[test]
     fn a_lonely_last_row_joins_the_batch_before() {
-        let sizes: Vec<usize> = batches(9, 4, Seed(1)).map(|rows| rows.len()).collect();
+        let labels = vec![Label::Class(0); 9];
+        let order = order(&labels, 1, 0, Seed(1));
+        let sizes: Vec<usize> = batches(&order, 4).map(|rows| rows.len()).collect();
         assert_eq!(sizes, [4, 5]);
-        let mut all: Vec<usize> = batches(9, 4, Seed(1)).flatten().collect();
+        let mut all: Vec<usize> = batches(&order, 4).flatten().collect();
         all.sort_unstable();
         assert_eq!(all, (0..9).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn balanced_draws_follow_the_root_of_the_frequency() {
+        let labels: Vec<Label> = (0..101).map(|row| Label::Class(usize::from(row == 100))).collect();
+        let order = order(&labels, 1, 2200, Seed(1));
+        let rare = order.iter().filter(|row| **row == 100).count();
+        // One in eleven instead of one in a hundred.
+        assert!((order.len() == 2200) && (150..250).contains(&rare), "{rare}");
+    }
+
+    #[test]
+    fn a_part_and_its_mask_come_from_one_place() {
+        let image = Samples::new((0..24).map(|v| v as f32).collect(), &[2, 3, 4]).unwrap();
+        let labels = vec![Label::Mask((0..12).collect())];
+        let mut corners = std::collections::BTreeSet::new();
+        for seed in 0..50 {
+            let (part, masks) = crop(&image, &labels, &[2, 2, 3], [Seed(seed)].into_iter()).unwrap();
+            let corner = part.values()[0];
+            let expected: Vec<f32> = [0, 1, 2, 4, 5, 6].map(|offset| corner + offset as f32).to_vec();
+            assert_eq!(part.values()[..6], expected);
+            assert_eq!(part.values()[6], corner + 12.0);
+            assert_eq!(masks, [Label::Mask(expected.iter().map(|value| *value as u8).collect())]);
+            corners.insert(corner as u8);
+        }
+        assert_eq!(corners.into_iter().collect::<Vec<_>>(), [0, 1, 4, 5]);
+    }
+
+    #[test]
+    fn a_segmentation_learns_from_parts_and_runs_on_wholes() {
+        // Class 1 where a pixel is above 100.
+        let values: Vec<f32> = (0..4 * 1024).map(|at| ((at * 7919) % 251) as f32).collect();
+        let bright = |image: &[f32]| Label::Mask(image.iter().map(|value| u8::from(*value > 100.0)).collect());
+        let labels: Vec<Label> = values.chunks(1024).map(bright).collect();
+        let samples = Samples::new(values, &[1, 32, 32]).unwrap();
+        let tolerance = MaskTolerance { right: 0.95, ..MaskTolerance::default() };
+        let task = Segmentation { classes: 2, shape: vec![32, 32], threshold: None, tolerance };
+        let spec = ModelSpec {
+            domain: Domain::grey_levels(&[1, 32, 32], 255.0).unwrap(),
+            task: Task::Segmentation(task),
+            class_names: vec!["dark".into(), "bright".into()],
+        };
+        let mut b = crate::GraphBuilder::new("pixels", Seed(1));
+        let x = b.input("image", &[1, 32, 32]);
+        let x = b.normalization(&x, &[125.0], &[72.0], 2);
+        let x = b.convolution_with_bias("one", &x, (1, 4), 3, crate::operators::Convolution::new(2, 1, 1));
+        let x = b.relu("relu", &x);
+        let x = b.convolution_with_bias("two", &x, (4, 2), 1, crate::operators::Convolution::new(2, 1, 0));
+        let graph = b.finish(&[&x]).unwrap();
+        let config = TrainingConfig {
+            crop: 16,
+            flip: true,
+            epochs: 20,
+            batch_size: 4,
+            learning_rate: 0.05,
+            ..TrainingConfig::default()
+        };
+        let trained = Training {
+            config: &config,
+            spec: &spec,
+            device: &Device::default(),
+            seed: Seed(3),
+            perturb: None,
+            // The score is taken on wholes.
+            score: &mut |model, _| {
+                let outputs = model.outputs(&samples)?;
+                let right = |(row, logits): (usize, &[f32])| {
+                    let task = &model.spec().task;
+                    f64::from(u8::from(task.is_right(&labels[row], &task.decide(logits))))
+                };
+                Ok(outputs.rows().enumerate().map(right).sum())
+            },
+            observe: &mut |_| (),
+        }
+        .run(&graph, Labelled { samples: &samples, labels: &labels })
+        .unwrap();
+        assert_eq!(trained.epochs[trained.best_epoch - 1].score, 4.0, "{:?}", trained.epochs);
+        // The sides of the file are those of the whole again.
+        assert_eq!(trained.graph.inputs, graph.inputs);
+        assert!(config.check(&Task::MultiClass { classes: 2 }).unwrap_err().to_string().contains("`crop`"));
     }
 }

@@ -1,5 +1,7 @@
 //! Vectors stored by the scripts in `bench/golden`: what a peer computed on a small network that is stored with them.
 
+#![expect(clippy::unwrap_used, reason = "a stored vector that cannot be read is a failed test")]
+
 use std::path::Path;
 
 use nocebo_core::{Domain, DomainConfig, Field, Label, Task, Unit};

@@ -60,12 +60,12 @@ pub(super) fn apply<'v>(
 }
 
 /// Refuses samples of another shape than those that were learned from.
-pub(super) fn check_shape(problem: &AttackProblem<'_>, shape: &[usize]) -> Result<(), Error> {
+pub(crate) fn check_shape(problem: &AttackProblem<'_>, shape: &[usize]) -> Result<(), Error> {
     if problem.inputs.shape() == shape {
         Ok(())
     } else {
         let shapes = (format!("{shape:?}"), format!("{:?}", problem.inputs.shape()));
-        Err(Error::mismatch("shape of the samples a universal change was learned from", shapes.0, shapes.1))
+        Err(Error::mismatch("shape of the samples an attack was learned from", shapes.0, shapes.1))
     }
 }
 
@@ -228,7 +228,7 @@ pub fn fraction_of_mean_norm(samples: &Samples, norm: Norm, fraction: f32) -> f3
 }
 
 /// The true classes that a goal knows, one a sample.
-pub(super) fn labels_of(goal: &Goal) -> Option<&[Label]> {
+pub(crate) fn labels_of(goal: &Goal) -> Option<&[Label]> {
     match goal {
         Goal::Untargeted { labels } | Goal::Targeted { labels, .. } => Some(labels),
         Goal::FalseNegative { .. } | Goal::FalsePositive { .. } => None,

@@ -1,12 +1,11 @@
 //! `nocebo attack`.
 
 use nocebo_core::{DifferentiableModel, Goal, Model, Samples, Seed};
-use nocebo_data::formats::folder;
 use serde_json::json;
 
 use crate::arguments::{Attack, Global};
 use crate::failure::{Failure, OrFail};
-use crate::load::{self, AnyAttack};
+use crate::load::{self, AnyAttack, Loaded};
 use crate::progress::bar;
 
 pub(crate) fn run(arguments: &Attack, global: &Global) -> Result<(), Failure> {
@@ -16,7 +15,7 @@ pub(crate) fn run(arguments: &Attack, global: &Global) -> Result<(), Failure> {
             arguments.out.display()
         )));
     }
-    let (model, data) = load::model_and_samples(&arguments.samples, global)?;
+    let (Loaded { model, .. }, data) = load::model_and_samples(&arguments.samples, global)?;
     let deviation = load::standard_deviation(&arguments.samples.data, &data, global)?;
     let threat = load::threat(&arguments.threat, data.domain(), deviation)?;
     let mut named = load::attacks(&arguments.attack)?;
@@ -28,7 +27,8 @@ pub(crate) fn run(arguments: &Attack, global: &Global) -> Result<(), Failure> {
         AnyAttack::Learns(attack) => {
             let set = load::learning_set(&arguments.samples, &data, global)?;
             let goal = Goal::Untargeted { labels: set.labels().to_vec() };
-            let learned = attack.fit(&model, set.samples(), &goal, &threat, Seed(global.seed)).or_incomplete()?;
+            let learned =
+                attack.fit(model.as_ref(), set.samples(), &goal, &threat, Seed(global.seed)).or_incomplete()?;
             (learned, Some(json!({ "name": set.source(), "samples": set.len() })))
         }
     };
@@ -41,16 +41,16 @@ pub(crate) fn run(arguments: &Attack, global: &Global) -> Result<(), Failure> {
         let clean = data.samples().select(rows);
         let labels: Vec<_> = rows.iter().map(|&row| data.labels()[row].clone()).collect();
         let goal = Goal::Untargeted { labels };
-        let outcome = attack.run(&model, &clean, &goal, &threat, Seed(global.seed)).or_incomplete()?;
+        let outcome = attack.run(model.as_ref(), &clean, &goal, &threat, Seed(global.seed)).or_incomplete()?;
         let mut stored = outcome.perturbed_inputs.clone();
         stored.rows_mut().for_each(|row| data.domain().store(row));
-        let before = reached(&model, &clean, &goal)?;
-        let computed = reached(&model, &outcome.perturbed_inputs, &goal)?;
-        let after_storage = reached(&model, &stored, &goal)?;
+        let before = reached(model.as_ref(), &clean, &goal)?;
+        let computed = reached(model.as_ref(), &outcome.perturbed_inputs, &goal)?;
+        let after_storage = reached(model.as_ref(), &stored, &goal)?;
         for (position, &row) in rows.iter().enumerate() {
             records.push(json!({
                 "sample": clean.indices()[position],
-                "label": data.labels()[row],
+                "label": nocebo_audit::in_brief(&model.spec().task, &data.labels()[row]),
                 "wrong_before": before[position],
                 "success": computed[position],
                 "success_after_storage": after_storage[position],
@@ -70,7 +70,7 @@ pub(crate) fn run(arguments: &Attack, global: &Global) -> Result<(), Failure> {
     let count = |field: &str| records.iter().filter(|record| record[field] == true).count();
     let (success, survived, wrong, all) =
         (count("success"), count("success_after_storage"), count("wrong_before"), records.len());
-    folder::write(&arguments.out, &data.with_samples(stored.or_incomplete()?).or_incomplete()?).or_usage()?;
+    nocebo_data::write(&arguments.out, &data.with_samples(stored.or_incomplete()?).or_incomplete()?).or_usage()?;
     let summary = json!({
         "attack": named.name,
         "settings": named.settings,

@@ -5,19 +5,19 @@ use std::sync::Arc;
 
 use indicatif::ProgressBar;
 use nocebo_audit::{
-    AttackEntry, Audit as Results, AuditData, AuditError, AuditRequest, AuditSettings, CONTROL, Evaluation, Event,
-    InputFile, LearningSet, Observer, Provenance, Rate, Status, Threat,
+    AttackEntry, Audit as Results, AuditData, AuditError, AuditRequest, AuditSettings, CONTROL, ClassOverlap,
+    DecisionMetrics, Evaluation, Event, InputFile, LearningSet, Observer, Provenance, Rate, Status, Threat,
 };
 use nocebo_core::{DifferentiableModel, Error, Seed};
 use nocebo_data::Dataset;
 
 use crate::arguments::{Audit, Global};
 use crate::failure::{Failure, Kind, OrFail};
-use crate::load::{self, AnyAttack, NamedAttack};
+use crate::load::{self, AnyAttack, Loaded, NamedAttack};
 use crate::progress::bar;
 
 pub(crate) fn run(arguments: &Audit, global: &Global) -> Result<(), Failure> {
-    let (model, data) = load::model_and_samples(&arguments.samples, global)?;
+    let (Loaded { model, executor }, data) = load::model_and_samples(&arguments.samples, global)?;
     let deviation = load::standard_deviation(&arguments.samples.data, &data, global)?;
     let mut threats = Vec::new();
     for threat in &arguments.threat {
@@ -40,7 +40,7 @@ pub(crate) fn run(arguments: &Audit, global: &Global) -> Result<(), Failure> {
             .map(|(role, path)| hashed(role, path))
             .collect::<Result<_, _>>()?,
         command: Some(command_line()),
-        ..provenance(global)
+        ..provenance(global, &executor)
     };
     let named = load::attacks(&arguments.attacks)?;
     let learning = if named.iter().any(|named| matches!(named.attack, AnyAttack::Learns(_))) {
@@ -49,7 +49,8 @@ pub(crate) fn run(arguments: &Audit, global: &Global) -> Result<(), Failure> {
         None
     };
     let entries = entries(named, learning.as_ref())?;
-    let evaluation = audit((&model, &data, Some(deviation)), &entries, &settings, &provenance, &arguments.out, global)?;
+    let evaluation =
+        audit((model.as_ref(), &data, Some(deviation)), &entries, &settings, &provenance, &arguments.out, global)?;
     print_summary(&evaluation.audit);
     println!("wrote {}", arguments.out.display());
     let failed: Vec<String> =
@@ -125,11 +126,13 @@ fn pseudonyms(patients: &[String]) -> Vec<String> {
     patients.iter().map(|patient| format!("patient {}", first(patient))).collect()
 }
 
-pub(crate) fn provenance(global: &Global) -> Provenance {
+pub(crate) fn provenance(global: &Global, executor: &str) -> Provenance {
     Provenance {
         device: global.device.clone(),
         threads: rayon::current_num_threads(),
-        versions: [("nocebo".to_owned(), env!("CARGO_PKG_VERSION").to_owned())].into(),
+        versions: [("nocebo", env!("CARGO_PKG_VERSION").to_owned()), ("executor", executor.to_owned())]
+            .map(|(name, version)| (name.to_owned(), version))
+            .into(),
         ..Provenance::default()
     }
 }
@@ -181,11 +184,13 @@ pub(crate) fn print_summary(audit: &Results) {
         audit.data.samples,
         shown(audit.clean.accuracy)
     );
+    print_overlaps("clean", &audit.clean);
     println!("{:<30} {:<23} after storage", "robust accuracy under", "");
     for threat in &audit.threats {
         let worst = &threat.worst_case;
         let name = format!("{}:{} {}", threat.norm, threat.epsilon, audit.data.unit);
         println!("{name:<30} {:<23} {}", shown(worst.robust_accuracy), shown(worst.robust_accuracy_stored));
+        print_overlaps("  worst", &worst.decisions);
         for cell in &threat.cells {
             println!(
                 "  {:<28} {:<23} {}",
@@ -201,6 +206,14 @@ pub(crate) fn print_summary(audit: &Results) {
     for finding in audit.findings.iter().filter(|finding| finding.status == Status::Fail) {
         println!("finding: {}", finding.title);
     }
+}
+
+/// Of masks, Dice and intersection over union of each class, in one line.
+fn print_overlaps(what: &str, decisions: &DecisionMetrics) {
+    let Some(overlaps) = &decisions.overlaps else { return };
+    let shown = |value: Option<f64>| value.map_or_else(|| "-".to_owned(), |value| format!("{value:.3}"));
+    let of = |overlap: &ClassOverlap| format!("{} {}/{}", overlap.class, shown(overlap.dice), shown(overlap.iou));
+    println!("{what} Dice/IoU: {}", overlaps.iter().map(of).collect::<Vec<_>>().join(", "));
 }
 
 /// A rate with its interval, as in `0.842 [0.785, 0.886]`.

@@ -4,15 +4,15 @@ use nocebo_audit::{AuditSettings, Provenance, ReportEntry, Threat};
 use nocebo_core::{Norm, Seed, ThreatModel};
 use nocebo_data::phantoms::chest_xray::{ChestXray, ChestXrayConfig};
 use nocebo_data::{Dataset, Split, formats::npz};
-use nocebo_graph::GraphModel;
 use nocebo_graph::train::TrainingConfig;
 
 use super::audit::{audit, entries, print_summary, provenance};
 use super::harden::harden;
-use super::train::{accuracy, build, save, train};
+use super::train::{build, save, train};
 use crate::arguments::{Demo, Global, HardenMethod};
 use crate::failure::{Failure, OrFail};
-use crate::load;
+use crate::figures::Measure;
+use crate::load::{self, Loaded};
 use crate::progress::note;
 
 /// Phantoms to train on, to choose a checkpoint by, and to test on.
@@ -68,7 +68,7 @@ pub(crate) fn run(arguments: &Demo, global: &Global) -> Result<(), Failure> {
     let mut evaluations = Vec::new();
     for (step, name, graph) in [(4, "plain", plain), (5, "hardened", hardened)] {
         note(global, format!("{step}/5 audit of the {name} network"));
-        let model = GraphModel::new(graph, spec.clone(), &load::device(global)?).or_incomplete()?;
+        let Loaded { model, executor } = load::model(graph, spec.clone(), global)?;
         let settings = AuditSettings {
             seed: Seed(global.seed),
             include_images: 4,
@@ -77,13 +77,13 @@ pub(crate) fn run(arguments: &Demo, global: &Global) -> Result<(), Failure> {
         let origin = Provenance {
             model: name.to_owned(),
             command: Some(format!("nocebo demo --seed {}", global.seed)),
-            ..provenance(global)
+            ..provenance(global, &executor)
         };
         let deviation = training.statistics().standard_deviation[0];
         let folder = out.join(format!("audit-{name}"));
         let attacks = entries(load::attacks(ATTACKS)?, None)?;
-        let evaluation = audit((&model, test, Some(deviation)), &attacks, &settings, &origin, &folder, global)?;
-        println!("{name}: test accuracy {:.4}", accuracy(&model, test).or_incomplete()?);
+        let evaluation = audit((model.as_ref(), test, Some(deviation)), &attacks, &settings, &origin, &folder, global)?;
+        println!("{name}: test accuracy {:.4}", Measure::Accuracy.on(model.as_ref(), test).or_incomplete()?);
         print_summary(&evaluation.audit);
         evaluations.push(evaluation);
     }

@@ -3,6 +3,7 @@
 use nocebo_core::{
     DifferentiableModel, Domain, Goal, GoalObjective, Label, Loss, Model, ModelSpec, Samples, Seed, Task,
 };
+use nocebo_engine::{EngineModel, Error, InstructionSet, Options};
 use nocebo_graph::zoo::{self, Blueprint};
 use nocebo_graph::{GraphModel, onnx};
 
@@ -17,10 +18,12 @@ pub(crate) fn run(global: &Global) -> Result<(), Failure> {
     println!("nocebo {}", env!("CARGO_PKG_VERSION"));
     println!("device {}, {} threads", global.device, rayon::current_num_threads());
     println!("instruction sets: {}", instruction_sets());
-    let checks: [(&str, Check); 3] = [
+    println!("engine: {}", InstructionSet::chosen().map_err(Error::InstructionSet).or_usage()?);
+    let checks: [(&str, Check); 4] = [
         ("gradient agrees with finite differences", gradient_is_right),
         ("same bits alone and in a batch", batch_does_not_matter),
         ("ONNX written and read back", onnx_round_trip),
+        ("the engine agrees with the Burn executor", engine_agrees),
     ];
     let model = tiny(global)?;
     let mut failed = 0;
@@ -98,6 +101,18 @@ fn batch_does_not_matter(model: &GraphModel) -> Result<(), Failure> {
     } else {
         Err(Failure::new(Kind::Incomplete, anyhow::anyhow!("the logits differ")))
     }
+}
+
+fn engine_agrees(model: &GraphModel) -> Result<(), Failure> {
+    let options = Options::default();
+    let engine = EngineModel::new(model.graph().clone(), model.spec().clone(), options).or_incomplete()?;
+    let inputs = inputs(3)?;
+    let (ours, reference) = (engine.outputs(&inputs).or_incomplete()?, model.outputs(&inputs).or_incomplete()?);
+    let far = (0..inputs.len()).any(|row| {
+        let scale = reference.row(row).iter().fold(0.0_f32, |most, logit| most.max(logit.abs()));
+        ours.row(row).iter().zip(reference.row(row)).any(|(a, b)| (a - b).abs() > 1e-4 * scale)
+    });
+    if far { Err(Failure::new(Kind::Incomplete, anyhow::anyhow!("the logits differ"))) } else { Ok(()) }
 }
 
 fn onnx_round_trip(model: &GraphModel) -> Result<(), Failure> {

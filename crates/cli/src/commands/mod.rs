@@ -6,5 +6,6 @@ pub(crate) mod audit;
 pub(crate) mod demo;
 pub(crate) mod doctor;
 pub(crate) mod harden;
+pub(crate) mod inspect;
 pub(crate) mod run;
 pub(crate) mod train;

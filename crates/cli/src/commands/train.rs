@@ -2,16 +2,20 @@
 
 use std::path::Path;
 
-use nocebo_core::{DifferentiableModel, ModelSpec, Seed};
+use nocebo_core::{ModelSpec, Seed, Task};
 use nocebo_data::{Dataset, Split};
 use nocebo_graph::train::{Event, Labelled, Optimizer, Trained, Training, TrainingConfig};
 use nocebo_graph::zoo::{self, Blueprint};
-use nocebo_graph::{Device, Graph, GraphModel, onnx};
+use nocebo_graph::{Device, Graph, onnx};
 
 use crate::arguments::{Global, OptimizerName, Schedule, Train};
 use crate::failure::{Failure, Kind, OrFail};
+use crate::figures::{self, Measure};
 use crate::load;
 use crate::progress::{bar, note};
+
+/// Share of the quality on validation from which a mask counts as right.
+const RIGHT: f32 = 0.9;
 
 impl Schedule {
     pub(crate) fn config(&self) -> TrainingConfig {
@@ -25,7 +29,11 @@ impl Schedule {
             },
             shift: self.shift,
             flip: self.flip,
+            crop: self.crop,
+            balanced: self.balanced,
             patience: self.patience,
+            freeze_batch_norm: self.freeze_batch_norm,
+            frozen: self.freeze.clone(),
             ..TrainingConfig::default()
         }
     }
@@ -35,7 +43,7 @@ pub(crate) fn run(arguments: &Train, global: &Global) -> Result<(), Failure> {
     load::writable(&arguments.out)?;
     let training = load::data(&arguments.data, Split::Train, global)?;
     let validation = load::data(&arguments.data, Split::Validation, global)?;
-    let (graph, spec) = match &arguments.from {
+    let (graph, mut spec) = match &arguments.from {
         Some(path) => load::graph(path, &training)?,
         None => {
             let spec = load::spec_for(&training);
@@ -44,10 +52,15 @@ pub(crate) fn run(arguments: &Train, global: &Global) -> Result<(), Failure> {
     };
     let trained = train(&graph, &spec, (&training, &validation), &arguments.schedule.config(), global)?;
     let best = &trained.epochs[trained.best_epoch - 1];
-    println!("validation accuracy {:.4} (epoch {} of {})", best.score, best.epoch, trained.epochs.len());
+    let measure = Measure::of(&spec.task, arguments.schedule.balanced > 0);
+    println!("validation {} {:.4} (epoch {} of {})", measure.name(), best.score, best.epoch, trained.epochs.len());
+    if let (Task::Segmentation(task), None) = (&mut spec.task, &arguments.from) {
+        task.tolerance.right = (RIGHT * best.score as f32).max(f32::MIN_POSITIVE);
+        println!("a mask counts as right from a mean Dice of {:.3} on, {RIGHT} of that", task.tolerance.right);
+    }
     if let Some(test) = load::optional_data(&arguments.data, Split::Test, global)? {
-        let model = GraphModel::new(trained.graph.clone(), spec.clone(), &load::device(global)?).or_incomplete()?;
-        println!("test accuracy       {:.4} ({} samples)", accuracy(&model, &test).or_incomplete()?, test.len());
+        let model = load::model(trained.graph.clone(), spec.clone(), global)?.model;
+        figures::print(model.as_ref(), &test).or_incomplete()?;
     }
     save(trained.graph, &spec, &arguments.out)?;
     println!("wrote {}", arguments.out.display());
@@ -68,7 +81,7 @@ pub(crate) fn build(
     )
 }
 
-/// Trains on clean samples and keeps the epoch with the best validation accuracy.
+/// Trains on clean samples and keeps the epoch with the best validation result.
 pub(crate) fn train(
     graph: &Graph,
     spec: &ModelSpec,
@@ -84,7 +97,7 @@ pub(crate) fn train(
         device: &device,
         seed: Seed(global.seed).named("train"),
         perturb: None,
-        score: &mut |model, _| accuracy(model, validation),
+        score: &mut |model, _| Measure::of(&model.spec().task, config.balanced > 0).on(model, validation),
         observe: &mut |event| show(event, &bar, global),
     };
     let trained = run.run(graph, Labelled { samples: training.samples(), labels: training.labels() });
@@ -114,13 +127,6 @@ pub(crate) fn show(event: Event, bar: &indicatif::ProgressBar, global: &Global) 
             note(global, format!("epoch {done}: training loss {loss:.4}, validation score {score:.4}{mark}"));
         }),
     }
-}
-
-/// Share of the samples that the model decides right.
-pub(crate) fn accuracy(model: &dyn DifferentiableModel, data: &Dataset) -> Result<f64, nocebo_core::Error> {
-    let outputs = model.outputs(data.samples())?;
-    let decided = outputs.rows().map(|logits| model.spec().task.decide(logits));
-    Ok(decided.zip(data.labels()).filter(|(decision, label)| decision == *label).count() as f64 / data.len() as f64)
 }
 
 /// Writes a graph with its spec.

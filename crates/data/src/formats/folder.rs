@@ -1,6 +1,6 @@
 //! A folder of PNG or JPEG pictures, with a `labels.csv` or one folder a class; written back as PNG.
 //!
-//! Three layouts are read:
+//! Pictures with masks have a layout of their own, see [`masks`]. Of others three layouts are read:
 //!
 //! - `labels.csv` in the folder, with a header line. Columns, in any order and case: `file` (a path inside the folder),
 //!   then `label` (a class name or number) or several `finding:NAME` columns of 0 and 1, and as wanted `split` and
@@ -17,12 +17,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
-use std::io::{BufWriter, Read};
+use std::io::{BufWriter, Read, Write};
 use std::path::{Component, Path};
 
 use nocebo_core::{Domain, DomainConfig, Field, Label, Samples, Unit};
 
 use super::labels::named;
+use super::masks;
 use super::picture::{self, Picture};
 use crate::split::{assign, shared_patients};
 use crate::{DataError, Dataset, OpenOptions, Split, Warning};
@@ -76,7 +77,7 @@ pub fn read(path: &Path, split: Split, options: &OpenOptions) -> Result<Dataset,
     read_pictures(path, &folder, split, listing, rows, options)
 }
 
-fn patient_warnings(splits: &[Split], patients: Option<&[String]>) -> Vec<Warning> {
+pub(super) fn patient_warnings(splits: &[Split], patients: Option<&[String]>) -> Vec<Warning> {
     let Some(patients) = patients else { return Vec::new() };
     let of = |wanted: Split| -> Vec<&String> {
         splits.iter().zip(patients).filter(|(split, _)| **split == wanted).map(|(_, patient)| patient).collect()
@@ -125,16 +126,7 @@ fn read_pictures(
     let Some((_, shape, bits)) = first else {
         return Err(DataError::Empty { file: folder.to_owned(), split: split.to_string() });
     };
-    let bounds = options.bounds_or((0.0, if bits == 16 { 65535.0 } else { 255.0 }))?;
-    let domain: Domain = DomainConfig {
-        shape: shape.to_vec(),
-        unit: options.unit.clone().unwrap_or(Unit::GreyLevel),
-        lower: Field::Uniform(bounds.0),
-        upper: Field::Uniform(bounds.1),
-        resolution: Field::Uniform(1.0),
-        region: None,
-    }
-    .try_into()?;
+    let domain = domain_of(shape, bits, options)?;
     let samples = Samples::new(values, &shape)?.with_indices(kept.iter().map(|&row| row as u64).collect())?;
     let pick = |column: &Vec<String>| kept.iter().map(|&row| column[row].clone()).collect();
     let labels = kept.iter().map(|&row| listing.labels[row].clone()).collect();
@@ -149,6 +141,20 @@ fn read_pictures(
     Ok(data)
 }
 
+/// What the values of pictures mean.
+pub(super) fn domain_of(shape: [usize; 3], bits: u8, options: &OpenOptions) -> Result<Domain, DataError> {
+    let bounds = options.bounds_or((0.0, if bits == 16 { 65535.0 } else { 255.0 }))?;
+    let config = DomainConfig {
+        shape: shape.to_vec(),
+        unit: options.unit.clone().unwrap_or(Unit::GreyLevel),
+        lower: Field::Uniform(bounds.0),
+        upper: Field::Uniform(bounds.1),
+        resolution: Field::Uniform(1.0),
+        region: None,
+    };
+    Ok(config.try_into()?)
+}
+
 fn append(values: &mut Vec<f32>, picture: Picture) {
     if values.is_empty() {
         *values = picture.values;
@@ -158,7 +164,7 @@ fn append(values: &mut Vec<f32>, picture: Picture) {
 }
 
 /// Names of the entries of a folder in byte order, without hidden ones: folders, then files.
-fn entries(path: &Path, folder: &str) -> Result<(Vec<String>, Vec<String>), DataError> {
+pub(super) fn entries(path: &Path, folder: &str) -> Result<(Vec<String>, Vec<String>), DataError> {
     let (mut folders, mut files) = (Vec::new(), Vec::new());
     for entry in fs::read_dir(path).map_err(DataError::reading(folder))? {
         let entry = entry.map_err(DataError::reading(folder))?;
@@ -368,7 +374,7 @@ fn checked_path(file: &str, place: &str) -> Result<String, DataError> {
 /// Writes the samples as PNG pictures with a `labels.csv` into the new folder `path`, under a temporary name until it
 /// is complete.
 ///
-/// Pictures have 8 bits when the domain ends at 255 or below, else 16. They are named by the index of the sample.
+/// Masks are written as [`masks`] says. Pictures have 8 bits when the domain ends at 255 or below, else 16. They are named by the index of the sample.
 ///
 /// # Errors
 ///
@@ -376,28 +382,12 @@ fn checked_path(file: &str, place: &str) -> Result<String, DataError> {
 /// value is not a whole number inside the bounds, or the folder exists or cannot be written.
 pub fn write(path: &Path, data: &Dataset) -> Result<(), DataError> {
     if data.is_segmentation() {
-        let reason = "masks have a folder of their own";
-        return Err(nocebo_core::Error::unsupported("a table of masks", reason).into());
+        return masks::write(path, data);
     }
-    let samples = data.samples();
-    let &[channels @ (1 | 3), height, width] = samples.shape() else {
-        let shape = format!("{:?}", samples.shape());
-        return Err(nocebo_core::Error::mismatch("shape of a picture", "[1 or 3, height, width]", shape).into());
-    };
-    let Some(bits) = super::grey_bits(data.domain()) else {
-        let reason = "only whole numbers from 0 to 65535 can be pictures; write another format";
-        return Err(nocebo_core::Error::unsupported("a PNG picture of this domain", reason).into());
-    };
-    let stored: Vec<Vec<u16>> =
-        (0..samples.len()).map(|row| on_grid(row, samples.row(row), data.domain(), bits)).collect::<Result<_, _>>()?;
+    let pictures = encoded(data)?;
     super::write_new_folder(path, |folder| {
-        for (row, values) in stored.iter().enumerate() {
-            let name = picture_name(samples.indices()[row]);
-            let writing = |source| DataError::Write { file: name.clone(), source };
-            let file = File::create_new(folder.join(&name)).map_err(writing)?;
-            picture::write_png(BufWriter::new(&file), [channels, height, width], bits, values)
-                .map_err(|error| writing(error.into()))?;
-            file.sync_all().map_err(writing)?;
+        for (name, bytes) in &pictures {
+            super::write_new_file(&folder.join(name), |writer| writer.write_all(bytes))?;
         }
         write_table(&folder.join(TABLE), data).map_err(|error| DataError::Write {
             file: TABLE.to_owned(),
@@ -409,7 +399,30 @@ pub fn write(path: &Path, data: &Dataset) -> Result<(), DataError> {
     })
 }
 
-fn picture_name(index: u64) -> String {
+/// Name and PNG bytes of each sample.
+pub(super) fn encoded(data: &Dataset) -> Result<Vec<(String, Vec<u8>)>, DataError> {
+    let samples = data.samples();
+    let &[channels @ (1 | 3), height, width] = samples.shape() else {
+        let shape = format!("{:?}", samples.shape());
+        return Err(nocebo_core::Error::mismatch("shape of a picture", "[1 or 3, height, width]", shape).into());
+    };
+    let Some(bits) = super::grey_bits(data.domain()) else {
+        let reason = "only whole numbers from 0 to 65535 can be pictures; write another format";
+        return Err(nocebo_core::Error::unsupported("a PNG picture of this domain", reason).into());
+    };
+    (0..samples.len())
+        .map(|row| {
+            let name = picture_name(samples.indices()[row]);
+            let values = on_grid(row, samples.row(row), data.domain(), bits)?;
+            let mut bytes = Vec::new();
+            picture::write_png(&mut bytes, [channels, height, width], bits, &values)
+                .map_err(|error| DataError::Write { file: name.clone(), source: error.into() })?;
+            Ok((name, bytes))
+        })
+        .collect()
+}
+
+pub(super) fn picture_name(index: u64) -> String {
     format!("{index:06}.png")
 }
 
@@ -440,7 +453,7 @@ fn write_table(path: &Path, data: &Dataset) -> Result<(), csv::Error> {
         match label {
             Label::Class(class) => cells.push(data.class_names()[*class].clone()),
             Label::Findings(findings) => cells.extend(findings.iter().map(|&f| u8::from(f).to_string())),
-            Label::Mask(_) => cells.push(String::new()), // refused by `write`
+            Label::Mask(_) => cells.push(String::new()), // written as pictures
         }
         cells.extend(data.patients().map(|patients| patients[row].clone()));
         cells.extend(data.groups().values().map(|column| column[row].clone()));
@@ -631,7 +644,7 @@ mod tests {
         assert_eq!(fs::read_dir(parent.path()).unwrap().count(), 0);
         // Two samples with one index have one file name: the second is refused and the folder removed again.
         let same = data.samples().clone().with_indices(vec![5, 5]).unwrap();
-        assert!(matches!(write(&path, &data.clone().with_samples(same).unwrap()), Err(DataError::Write { .. })));
+        assert!(matches!(write(&path, &data.clone().with_samples(same).unwrap()), Err(DataError::Exists { .. })));
         assert_eq!(fs::read_dir(parent.path()).unwrap().count(), 0);
         fs::create_dir(&path).unwrap();
         assert!(matches!(write(&path, &data), Err(DataError::Exists { .. })));

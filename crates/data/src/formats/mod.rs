@@ -1,11 +1,15 @@
 //! One module a format, reading and writing.
 
+pub mod beats;
+pub mod edf;
 pub mod folder;
 mod labels;
+pub mod masks;
 pub mod nifti;
 pub mod npy;
 pub mod npz;
 mod picture;
+pub mod wfdb;
 mod zip;
 
 use std::fs::File;

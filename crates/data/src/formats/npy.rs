@@ -66,6 +66,33 @@ impl Element {
         }
     }
 
+    const ALL: [Self; 12] = [
+        Self::Bool,
+        Self::U8,
+        Self::I8,
+        Self::U16,
+        Self::I16,
+        Self::U32,
+        Self::I32,
+        Self::U64,
+        Self::I64,
+        Self::F16,
+        Self::F32,
+        Self::F64,
+    ];
+
+    /// The type as a header says it, little-endian.
+    fn descr(self) -> String {
+        let kind = match self {
+            Self::Bool => 'b',
+            Self::U8 | Self::U16 | Self::U32 | Self::U64 => 'u',
+            Self::I8 | Self::I16 | Self::I32 | Self::I64 => 'i',
+            Self::F16 | Self::F32 | Self::F64 => 'f',
+        };
+        let size = self.bytes();
+        format!("{}{kind}{size}", if size == 1 { '|' } else { '<' })
+    }
+
     /// The float nearest to the little-endian `bytes`.
     fn float(self, bytes: [u8; 8]) -> f64 {
         match self {
@@ -419,13 +446,73 @@ pub(crate) fn encode_floats(shape: &[usize], values: &[f32]) -> Vec<u8> {
 /// When the file cannot be read, is no array of real numbers, or is larger than allowed.
 pub fn read(path: &Path, limit: u64) -> Result<(Vec<usize>, Vec<f32>), DataError> {
     let file = super::file_name(path);
-    let reader = std::fs::File::open(path).map_err(DataError::reading(&file))?;
-    let remaining = reader.metadata().map_err(DataError::reading(&file))?.len();
-    let mut source = Source { file: &file, array: &file, reader, remaining };
-    let header = source.header()?;
-    DataError::check_limit(&file, "values", limit, header.shape.iter().product::<usize>() as u64)?;
+    let (header, mut source) = open(path, &file, limit)?;
     let values = source.floats(&header)?;
     Ok((header.shape, values))
+}
+
+/// Opens an array of at most `limit` values and reads its header.
+fn open<'a>(path: &Path, file: &'a str, limit: u64) -> Result<(Header, Source<'a, std::fs::File>), DataError> {
+    let reader = std::fs::File::open(path).map_err(DataError::reading(file))?;
+    let remaining = reader.metadata().map_err(DataError::reading(file))?.len();
+    let mut source = Source { file, array: file, reader, remaining };
+    let header = source.header()?;
+    DataError::check_limit(file, "values", limit, header.shape.iter().product::<usize>() as u64)?;
+    Ok((header, source))
+}
+
+/// An array in the element type of its file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Array {
+    /// NumPy's name of the element type: `bool`, `uint8`, ..., `float64`.
+    pub element: &'static str,
+    /// Shape; empty for a scalar.
+    pub shape: Vec<usize>,
+    /// Little-endian elements in row-major order.
+    pub bytes: Vec<u8>,
+}
+
+/// Reads a `.npy` array of at most `limit` values as it is stored.
+///
+/// # Errors
+///
+/// As [`read`].
+pub fn read_array(path: &Path, limit: u64) -> Result<Array, DataError> {
+    let file = super::file_name(path);
+    let (header, mut source) = open(path, &file, limit)?;
+    let size = header.element.bytes();
+    let mut stored = Vec::with_capacity(source.remaining as usize);
+    source.each(&header, |bytes| {
+        stored.extend(&bytes[..size]);
+        Ok(())
+    })?;
+    let bytes = if header.fortran_order {
+        let places: Vec<usize> = (0..stored.len() / size).collect();
+        to_row_major(&places, &header.shape)
+            .iter()
+            .flat_map(|&place| &stored[place * size..][..size])
+            .copied()
+            .collect()
+    } else {
+        stored
+    };
+    Ok(Array { element: header.element.name(), shape: header.shape, bytes })
+}
+
+/// Writes an array as a `.npy` file of its own element type, under a temporary name until it is complete.
+///
+/// # Errors
+///
+/// When the element type is unknown, the bytes do not fill the shape, the file exists or cannot be written.
+pub fn write_array(path: &Path, array: &Array) -> Result<(), DataError> {
+    let element = Element::ALL.into_iter().find(|element| element.name() == array.element);
+    let element = element.ok_or_else(|| nocebo_core::Error::mismatch("element type", "one of NumPy", array.element))?;
+    let count = array.shape.iter().try_fold(element.bytes(), |product, &side| product.checked_mul(side));
+    if count != Some(array.bytes.len()) || array.shape.len() > DIMENSIONS {
+        let expected = format!("{:?} of {}", array.shape, element.name());
+        return Err(nocebo_core::Error::mismatch("bytes of the array", expected, array.bytes.len()).into());
+    }
+    super::write_new_file(path, |writer| writer.write_all(&encode(&element.descr(), &array.shape, &array.bytes)))
 }
 
 /// Writes `values` (row-major) as a single-precision `.npy` file, under a temporary name until it is complete.
@@ -569,6 +656,27 @@ mod tests {
         let mut reader = source(&bytes);
         let header = reader.header().unwrap();
         assert_eq!(reader.integers(&header).unwrap(), [i128::from(u64::MAX)]);
+    }
+
+    #[test]
+    fn arrays_keep_their_element_type() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("x.npy");
+        for element in Element::ALL {
+            let bytes =
+                (0..6 * element.bytes() as u8).map(|byte| if element == Element::Bool { byte % 2 } else { byte });
+            let array = Array { element: element.name(), shape: vec![2, 3], bytes: bytes.collect() };
+            write_array(&path, &array).unwrap();
+            assert_eq!(read_array(&path, 6).unwrap(), array);
+            std::fs::remove_file(&path).unwrap();
+        }
+        let header = "{'descr': '>u2', 'fortran_order': True, 'shape': (2, 2), }";
+        std::fs::write(&path, array(1, header, &[0, 1, 0, 2, 0, 3, 0, 4])).unwrap();
+        assert_eq!(read_array(&path, 4).unwrap().bytes, [1, 0, 3, 0, 2, 0, 4, 0]);
+        let other = folder.path().join("y.npy");
+        let wrong = |element, shape: &[usize]| Array { element, shape: shape.to_vec(), bytes: vec![0; 4] };
+        assert!(write_array(&other, &wrong("complex64", &[1])).is_err());
+        assert!(write_array(&other, &wrong("float32", &[2])).is_err());
     }
 
     #[test]

@@ -102,7 +102,9 @@ impl Hardening<'_> {
             score: &mut |model, epoch| {
                 let outputs = model.outputs(self.validation.samples)?;
                 let decided = outputs.rows().map(|logits| self.spec.task.decide(logits));
-                let right: Vec<bool> = decided.zip(self.validation.labels).map(|(got, label)| got == *label).collect();
+                let task = &self.spec.task;
+                let right: Vec<bool> =
+                    decided.zip(self.validation.labels).map(|(got, label)| task.is_right(label, &got)).collect();
                 let record = RobustEpoch {
                     epoch,
                     clean_accuracy: share(&right),

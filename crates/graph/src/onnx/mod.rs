@@ -9,7 +9,7 @@ mod read;
 mod tensors;
 mod write;
 
-pub use read::{read, read_bytes, read_tensor};
+pub use read::{read, read_bytes, read_or_all_problems, read_tensor};
 pub use write::{to_bytes, write, write_tensor};
 
 /// Metadata key under which nocebo stores the model's specification (input domain, task, class names) as JSON.

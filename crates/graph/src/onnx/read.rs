@@ -29,10 +29,18 @@ const MOST_MESSAGES: usize = 1 << 20;
 /// [`Error::File`] when the file cannot be read, is something else than ONNX, or is damaged; [`Error::Node`] for an operator
 /// that is unknown or wrongly described; [`Error::Graph`] for cycles and missing or double names.
 pub fn read(path: &Path) -> Result<Graph, Error> {
-    let bytes = read_file(path)?;
+    read_or_all_problems(path).map_err(|mut problems| problems.swap_remove(0))
+}
+
+/// Reads a model as [`read`] does, but names every node that cannot be read instead of the first alone.
+///
+/// # Errors
+///
+/// As [`read`]; the list is never empty.
+pub fn read_or_all_problems(path: &Path) -> Result<Graph, Vec<Error>> {
+    let bytes = read_file(path).map_err(|error| vec![error])?;
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let graph = decode_model(bytes, Some(folder));
-    graph.map_err(|problem| problem.at(path))
+    decode_model(bytes, Some(folder)).map_err(|problem| problem.at(path))
 }
 
 /// Reads a model from memory; it may not have external data.
@@ -41,7 +49,8 @@ pub fn read(path: &Path) -> Result<Graph, Error> {
 ///
 /// As [`read`].
 pub fn read_bytes(bytes: &[u8]) -> Result<Graph, Error> {
-    decode_model(Bytes::copy_from_slice(bytes), None).map_err(|problem| problem.at(Path::new("model in memory")))
+    let graph = decode_model(Bytes::copy_from_slice(bytes), None);
+    graph.map_err(|problem| problem.at(Path::new("model in memory")).swap_remove(0))
 }
 
 /// Reads a single tensor (`TensorProto`, the `.pb` files of ONNX's own tests).
@@ -57,7 +66,12 @@ pub fn read_tensor(path: &Path) -> Result<Tensor, Error> {
 
 fn read_file(path: &Path) -> Result<Bytes, Error> {
     let failed = |error: std::io::Error| Error::file(path, error);
-    let mut file = File::open(path).map_err(failed)?;
+    let mut options = File::options();
+    options.read(true);
+    // Opening a pipe would wait for ever for somebody who writes into it.
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::custom_flags(&mut options, rustix::fs::OFlags::NONBLOCK.bits().cast_signed());
+    let mut file = options.open(path).map_err(failed)?;
     let metadata = file.metadata().map_err(failed)?;
     if !metadata.is_file() {
         return Err(Error::file(path, "not a plain file"));
@@ -73,23 +87,23 @@ fn read_file(path: &Path) -> Result<Bytes, Error> {
     Ok(bytes.into())
 }
 
-/// An error, or one that still lacks the name of the file.
+/// Errors (at least one), or a reason that still lacks the name of the file.
 enum Problem {
-    Whole(Error),
+    Whole(Vec<Error>),
     File(String),
 }
 
 impl From<Error> for Problem {
     fn from(error: Error) -> Self {
-        Self::Whole(error)
+        Self::Whole(vec![error])
     }
 }
 
 impl Problem {
-    fn at(self, path: &Path) -> Error {
+    fn at(self, path: &Path) -> Vec<Error> {
         match self {
-            Self::Whole(error) => error,
-            Self::File(reason) => Error::file(path, reason),
+            Self::Whole(errors) => errors,
+            Self::File(reason) => vec![Error::file(path, reason)],
         }
     }
 }
@@ -250,16 +264,18 @@ fn varint(bytes: &mut &[u8]) -> Result<u64, &'static str> {
     Err("a number is longer than 10 bytes")
 }
 
-fn decode_graph(proto: GraphProto, opset: i64, folder: Option<&Path>) -> Result<Graph, Error> {
+fn decode_graph(proto: GraphProto, opset: i64, folder: Option<&Path>) -> Result<Graph, Problem> {
     if !proto.sparse_initializer.is_empty() {
-        return Err(Error::graph("constants of the model", "dense tensors", "a sparse tensor"));
+        return Err(Error::graph("constants of the model", "dense tensors", "a sparse tensor").into());
     }
     let mut graph = Graph { name: proto.name, ..Graph::default() };
     for tensor in &proto.initializer {
         let value = tensors::decode(tensor, folder)
             .map_err(|reason| Error::graph(format!("constant `{}`", tensor.name), "a readable tensor", reason))?;
         if tensor.name.is_empty() || graph.constants.insert(tensor.name.clone(), Arc::new(value)).is_some() {
-            return Err(Error::graph("names of constants", "each once and not empty", format!("`{}`", tensor.name)));
+            return Err(
+                Error::graph("names of constants", "each once and not empty", format!("`{}`", tensor.name)).into()
+            );
         }
     }
     // Before version 4 of the format constants were inputs, too.
@@ -268,8 +284,12 @@ fn decode_graph(proto: GraphProto, opset: i64, folder: Option<&Path>) -> Result<
     }
     graph.outputs = proto.output.into_iter().map(|output| output.name).collect();
     let mut names = Names::new(&proto.node);
+    let mut problems = Vec::new();
     for (index, node) in proto.node.into_iter().enumerate() {
-        decode_node(node, index, opset, folder, &mut graph, &mut names)?;
+        problems.extend(decode_node(node, index, opset, folder, &mut graph, &mut names).err());
+    }
+    if !problems.is_empty() {
+        return Err(Problem::Whole(problems));
     }
     graph.sort()?;
     graph.check()?;
@@ -297,25 +317,27 @@ fn decode_input(input: &ValueInfoProto) -> Result<Input, Error> {
 struct Names {
     taken: HashSet<String>,
     given: HashSet<String>,
+    /// Least number that was not tried yet, so that many names in the way cost no more than one try each.
+    next: usize,
 }
 
 impl Names {
     fn new(nodes: &[NodeProto]) -> Self {
         let given = nodes.iter().map(|node| node.name.clone()).filter(|name| !name.is_empty()).collect();
-        Self { taken: HashSet::new(), given }
+        Self { taken: HashSet::new(), given, next: 0 }
     }
 
     fn unique(&mut self, node: &NodeProto, index: usize) -> String {
         if !node.name.is_empty() && self.taken.insert(node.name.clone()) {
             return node.name.clone();
         }
-        let mut number = index;
+        self.next = self.next.max(index);
         loop {
-            let name = format!("{}_{number}", node.op_type);
+            let name = format!("{}_{}", node.op_type, self.next);
+            self.next += 1;
             if !self.given.contains(&name) && self.taken.insert(name.clone()) {
                 return name;
             }
-            number += 1;
         }
     }
 }

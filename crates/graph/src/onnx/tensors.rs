@@ -1,6 +1,7 @@
 //! Tensors in ONNX's encoding.
 
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::path::{Component, Path};
@@ -24,14 +25,26 @@ pub(super) fn decode(proto: &TensorProto, folder: Option<&Path>) -> Result<Tenso
             OperatorError::mismatch("shape of a tensor", "sides of at least 0", format!("{:?}", proto.dims))
         })?;
     let count = elements(&shape)?;
-    let data = if proto.data_location == EXTERNAL {
-        from_raw(&external(proto, count.saturating_mul(element.size()), folder)?, element, count)?
-    } else if let Some(raw) = &proto.raw_data {
-        from_raw(raw, element, count)?
-    } else {
-        from_fields(proto, element, count)?
-    };
-    Tensor::new(&shape, element, data)
+    let listed = [
+        proto.float_data.len(),
+        proto.int32_data.len(),
+        proto.int64_data.len(),
+        proto.double_data.len(),
+        proto.uint64_data.len(),
+    ];
+    let raw = proto.raw_data.as_ref().is_some_and(|raw| !raw.is_empty());
+    let places = [proto.data_location == EXTERNAL, raw, listed.iter().any(|&values| values > 0)];
+    if places.iter().filter(|&&place| place).count() > 1 {
+        return Err(OperatorError::mismatch("values of a tensor", "one place that holds them", "several"));
+    }
+    if proto.data_location == EXTERNAL {
+        let bytes = external(proto, count.saturating_mul(element.size()), folder)?;
+        return Tensor::from_bytes(&shape, element, &bytes);
+    }
+    match &proto.raw_data {
+        Some(raw) => Tensor::from_bytes(&shape, element, raw),
+        None => Tensor::new(&shape, element, from_fields(proto, element, count)?),
+    }
 }
 
 fn wrong_length(count: usize, got: usize) -> OperatorError {
@@ -65,38 +78,6 @@ fn from_fields(proto: &TensorProto, element: ElementType, count: usize) -> Resul
     if got == count { Ok(data) } else { Err(wrong_length(count, got)) }
 }
 
-fn from_raw(raw: &[u8], element: ElementType, count: usize) -> Result<Data, OperatorError> {
-    let size = element.size();
-    if count.checked_mul(size) != Some(raw.len()) {
-        return Err(OperatorError::mismatch("bytes of a tensor", count.saturating_mul(size), raw.len()));
-    }
-    /// Little-endian values of a fixed size.
-    macro_rules! values {
-        ($type:ty, $convert:expr) => {
-            raw.as_chunks::<{ size_of::<$type>() }>()
-                .0
-                .iter()
-                .map(|bytes| $convert(<$type>::from_le_bytes(*bytes)))
-                .collect()
-        };
-    }
-    Ok(match element {
-        ElementType::F32 => Data::F32(values!(f32, |value| value)),
-        ElementType::F64 => Data::F64(values!(f64, |value| value)),
-        ElementType::F16 => Data::F32(values!(u16, |bits| f16::from_bits(bits).to_f32())),
-        ElementType::BF16 => Data::F32(values!(u16, |bits| bf16::from_bits(bits).to_f32())),
-        ElementType::I64 => Data::Integer(values!(i64, |value| value)),
-        ElementType::U64 => Data::Integer(values!(u64, |value| value as i64)),
-        ElementType::I32 => Data::Integer(values!(i32, i64::from)),
-        ElementType::U32 => Data::Integer(values!(u32, i64::from)),
-        ElementType::I16 => Data::Integer(values!(i16, i64::from)),
-        ElementType::U16 => Data::Integer(values!(u16, i64::from)),
-        ElementType::I8 => Data::Integer(values!(i8, i64::from)),
-        ElementType::U8 => Data::Integer(values!(u8, i64::from)),
-        ElementType::Bool => Data::Bool(raw.iter().map(|&byte| byte != 0).collect()),
-    })
-}
-
 /// Reads external data of `wanted` bytes.
 ///
 /// The file must lie in the model's folder or below it, be a plain file, and be reached through no link: neither symbolic
@@ -109,21 +90,15 @@ fn external(proto: &TensorProto, wanted: usize, folder: Option<&Path>) -> Result
         OperatorError::mismatch(format!("external data `{location}`"), "a plain file in the model's folder", why)
     };
     let folder = folder.ok_or_else(|| refuse("a model that was not read from a file"))?;
-    let relative = Path::new(location);
-    let plain = !location.is_empty()
-        && relative.components().all(|part| matches!(part, Component::Normal(_) | Component::CurDir));
-    if !plain || location.contains('\\') {
+    let parts: Option<Vec<&OsStr>> = Path::new(location)
+        .components()
+        .filter(|part| *part != Component::CurDir)
+        .map(|part| if let Component::Normal(name) = part { Some(name) } else { None })
+        .collect();
+    let Some(parts) = parts.filter(|parts| !parts.is_empty() && !location.contains('\\')) else {
         return Err(refuse("a path that is absolute, empty or leaves the folder"));
-    }
-    let mut path = folder.to_path_buf();
-    for part in relative.components() {
-        path.push(part);
-        let metadata = std::fs::symlink_metadata(&path).map_err(|error| refuse(&error.to_string()))?;
-        if metadata.file_type().is_symlink() {
-            return Err(refuse("a symbolic link"));
-        }
-    }
-    let mut file = File::open(&path).map_err(|error| refuse(&error.to_string()))?;
+    };
+    let mut file = open_below(folder, &parts).map_err(|error| refuse(&error.to_string()))?;
     let metadata = file.metadata().map_err(|error| refuse(&error.to_string()))?;
     if !metadata.is_file() {
         return Err(refuse("something that is not a plain file"));
@@ -154,31 +129,42 @@ fn external(proto: &TensorProto, wanted: usize, folder: Option<&Path>) -> Result
     Ok(bytes.into())
 }
 
+/// Opens a file below `folder`, from directory to directory, following no link and waiting for no pipe.
+#[cfg(unix)]
+fn open_below(folder: &Path, parts: &[&OsStr]) -> std::io::Result<File> {
+    use rustix::fs::{Mode, OFlags, open, openat};
+    let plain = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;
+    let mut place = open(folder, OFlags::RDONLY | OFlags::CLOEXEC | OFlags::DIRECTORY, Mode::empty())?;
+    for (index, part) in parts.iter().enumerate() {
+        let kind = if index + 1 < parts.len() { OFlags::DIRECTORY } else { OFlags::empty() };
+        place = openat(&place, *part, plain | kind, Mode::empty()).map_err(|error| match error {
+            rustix::io::Errno::LOOP => std::io::Error::other("a symbolic link"),
+            error => error.into(),
+        })?;
+    }
+    Ok(place.into())
+}
+
+/// Opens a file below `folder` after a look at every part of the path.
+#[cfg(not(unix))]
+fn open_below(folder: &Path, parts: &[&OsStr]) -> std::io::Result<File> {
+    let mut path = folder.to_path_buf();
+    for part in parts {
+        path.push(part);
+        if std::fs::symlink_metadata(&path)?.file_type().is_symlink() {
+            return Err(std::io::Error::other("a symbolic link"));
+        }
+    }
+    File::open(&path)
+}
+
 /// Encodes a tensor as raw bytes.
 pub(super) fn encode(name: &str, tensor: &Tensor) -> TensorProto {
-    /// Little-endian bytes of values.
-    macro_rules! bytes {
-        ($values:expr, $convert:expr) => {
-            $values.iter().flat_map(|&value| $convert(value).to_le_bytes()).collect::<Vec<u8>>()
-        };
-    }
-    let element = tensor.element();
-    let raw = match (tensor.data(), element) {
-        (Data::F32(values), ElementType::F16) => bytes!(values, |value| f16::from_f32(value).to_bits()),
-        (Data::F32(values), ElementType::BF16) => bytes!(values, |value| bf16::from_f32(value).to_bits()),
-        (Data::F32(values), _) => bytes!(values, |value: f32| value),
-        (Data::F64(values), _) => bytes!(values, |value: f64| value),
-        (Data::Integer(values), ElementType::I32 | ElementType::U32) => bytes!(values, |value| value as i32),
-        (Data::Integer(values), ElementType::I16 | ElementType::U16) => bytes!(values, |value| value as i16),
-        (Data::Integer(values), ElementType::I8 | ElementType::U8) => bytes!(values, |value| value as i8),
-        (Data::Integer(values), _) => bytes!(values, |value: i64| value),
-        (Data::Bool(values), _) => values.iter().map(|&value| u8::from(value)).collect(),
-    };
     TensorProto {
         dims: tensor.shape().iter().map(|&side| side as i64).collect(),
-        data_type: element.to_onnx(),
+        data_type: tensor.element().to_onnx(),
         name: name.to_owned(),
-        raw_data: Some(raw.into()),
+        raw_data: Some(tensor.to_bytes().into()),
         ..TensorProto::default()
     }
 }
@@ -223,6 +209,13 @@ mod tests {
     }
 
     #[test]
+    fn values_have_one_place() {
+        let mut proto = encode("x", &Tensor::scalar(1.0));
+        proto.float_data = vec![1.0];
+        assert!(decode(&proto, None).unwrap_err().to_string().contains("one place"));
+    }
+
+    #[test]
     fn external_data_stay_in_the_folder() {
         let folder = tempfile::tempdir().unwrap();
         let inside = folder.path().join("model");
@@ -256,6 +249,18 @@ mod tests {
             assert!(proto("link", &[]).unwrap_err().to_string().contains("symbolic link"));
             std::fs::hard_link(folder.path().join("secret"), inside.join("hard")).unwrap();
             assert!(proto("hard", &[]).unwrap_err().to_string().contains("hard links"));
+            // A link on the way, and a pipe, on which opening would wait for ever.
+            std::os::unix::fs::symlink(folder.path(), inside.join("folder")).unwrap();
+            assert!(proto("folder/secret", &[]).is_err());
+            rustix::fs::mknodat(
+                rustix::fs::CWD,
+                inside.join("pipe"),
+                rustix::fs::FileType::Fifo,
+                rustix::fs::Mode::RUSR,
+                0,
+            )
+            .unwrap();
+            assert!(proto("pipe", &[]).unwrap_err().to_string().contains("not a plain file"));
         }
     }
 }

@@ -1,5 +1,6 @@
 //! From a graph to ONNX.
 
+use std::collections::HashSet;
 use std::fs::File;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -58,9 +59,9 @@ pub fn to_bytes(graph: &Graph) -> Result<Vec<u8>, Error> {
     if proto.name.is_empty() {
         "nocebo".clone_into(&mut proto.name);
     }
-    let read = |name: &String| proto.node.iter().any(|node| node.input.contains(name)) || graph.outputs.contains(name);
-    let constants: Vec<_> = graph.constants.iter().filter(|(name, _)| read(name)).collect();
-    proto.initializer = constants.into_iter().map(|(name, tensor)| tensors::encode(name, tensor)).collect();
+    let read: HashSet<&String> = proto.node.iter().flat_map(|node| &node.input).chain(&graph.outputs).collect();
+    let constants = graph.constants.iter().filter(|(name, _)| read.contains(name));
+    proto.initializer = constants.map(|(name, tensor)| tensors::encode(name, tensor)).collect();
     proto.input =
         graph.inputs.iter().map(|input| value_info(&input.name, input.element, input.shape.as_deref())).collect();
     let outputs = output_shapes(graph);

@@ -1,6 +1,6 @@
 //! Sums, products, powers, extremes, with broadcasting; and limits.
 
-use super::{Arguments, Behaviour, Fact, Facts, Source, Target, output_shape};
+use super::{Arguments, Behaviour, Derivative, Fact, Facts, Source, Target, output_shape};
 use crate::tensor::{broadcast, broadcast_strides, positions};
 use crate::value::{DeviceTensor, Value};
 use crate::{ElementType, OperatorError, Tensor};
@@ -129,6 +129,10 @@ impl Behaviour for Arithmetic {
 
     fn has_weight_at(&self, _position: usize, constant: &Tensor) -> bool {
         matches!(self, Self::Add | Self::Mul) && constant.len() > 1
+    }
+
+    fn derivative(&self) -> Derivative {
+        if matches!(self, Self::Mod { .. }) { Derivative::None } else { Derivative::Exact }
     }
 }
 

@@ -48,7 +48,12 @@ impl Convolution {
         })
     }
 
-    fn window(&self, space: &[usize], kernel: &[usize]) -> Result<Window, OperatorError> {
+    /// The window over an input with the given sides of space.
+    ///
+    /// # Errors
+    ///
+    /// When the attributes do not fit these sides.
+    pub fn window(&self, space: &[usize], kernel: &[usize]) -> Result<Window, OperatorError> {
         WindowAttributes {
             kernel,
             strides: &self.strides,
@@ -199,6 +204,15 @@ pub struct TransposedConvolution {
 }
 
 impl TransposedConvolution {
+    /// Elements cut before each axis of the full result; below 0 for zeros that are added.
+    ///
+    /// # Errors
+    ///
+    /// When the attributes do not fit these sides.
+    pub fn cut_before(&self, space: &[usize], kernel: &[usize]) -> Result<Vec<isize>, OperatorError> {
+        Ok(self.cuts(space, kernel)?.into_iter().map(|(before, ..)| before).collect())
+    }
+
     /// Elements to cut before and after each axis of the full result, and the size that remains. A negative cut adds zeros.
     fn cuts(&self, space: &[usize], kernel: &[usize]) -> Result<Vec<(isize, isize, usize)>, OperatorError> {
         let axes = space.len();

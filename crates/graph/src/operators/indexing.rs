@@ -1,7 +1,7 @@
 //! Values by index. Indices have no gradient; the values that they pick do.
 
 use super::shape::plain;
-use super::{Arguments, Behaviour, Fact, Facts, Source, Target, axis_of, output_shape};
+use super::{Arguments, Behaviour, Derivative, Fact, Facts, Source, Target, axis_of, output_shape};
 use crate::tensor::{elements, strides};
 use crate::value::Value;
 use crate::{OperatorError, Tensor};
@@ -254,5 +254,9 @@ impl Behaviour for NonZero {
             values.extend(found.iter().map(|position| (position / stride % tensor.shape()[axis]) as i64));
         }
         Ok(vec![Value::host(Tensor::integers(output_shape(outputs, 0)?, crate::ElementType::I64, values)?)])
+    }
+
+    fn derivative(&self) -> Derivative {
+        Derivative::None
     }
 }

@@ -1,6 +1,6 @@
 //! Comparisons, logic and choice by a mask. Truth values live on the host; no gradient passes a comparison.
 
-use super::{Arguments, Behaviour, Fact, Facts, Source, Target, output_shape};
+use super::{Arguments, Behaviour, Derivative, Fact, Facts, Source, Target, output_shape};
 use crate::tensor::{Data, broadcast, broadcast_strides, positions};
 use crate::value::{Mask, Value};
 use crate::{ElementType, OperatorError, Tensor};
@@ -68,6 +68,10 @@ impl Behaviour for Comparison {
             }
         };
         Ok(vec![Value::host(Tensor::booleans(shape, values)?)])
+    }
+
+    fn derivative(&self) -> Derivative {
+        Derivative::None
     }
 }
 

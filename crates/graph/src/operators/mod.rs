@@ -66,6 +66,7 @@ pub use shape::{
 };
 pub use softmax::Softmax;
 pub use unary::Unary;
+pub use window::Window;
 
 use crate::value::{DeviceTensor, Value};
 use crate::{Device, ElementType, OperatorError, Tensor};
@@ -87,6 +88,20 @@ pub enum Attribute {
     Texts(Vec<String>),
     /// A tensor.
     Tensor(Tensor),
+}
+
+impl std::fmt::Display for Attribute {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Integer(value) => write!(formatter, "{value}"),
+            Self::Float(value) => write!(formatter, "{value}"),
+            Self::Text(value) => write!(formatter, "{value:?}"),
+            Self::Integers(values) => write!(formatter, "{values:?}"),
+            Self::Floats(values) => write!(formatter, "{values:?}"),
+            Self::Texts(values) => write!(formatter, "{values:?}"),
+            Self::Tensor(tensor) => write!(formatter, "{} {:?}", tensor.element(), tensor.shape()),
+        }
+    }
 }
 
 /// A node as it stands in an ONNX file, while its operator is read. Attributes are taken out; what is left over at the
@@ -412,6 +427,41 @@ pub(crate) fn axes_of(axes: &[i64], rank: usize) -> Result<Vec<usize>, OperatorE
     Ok(positions)
 }
 
+/// What the gradient through an operator is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Derivative {
+    /// The derivative, with the rules of this module where a function has none.
+    Exact,
+    /// A stand-in for a derivative that is 0 almost everywhere: straight-through. What an attack finds with it is no bound.
+    Estimated,
+    /// 0 everywhere, as is true of a step function: an attack gets no direction from it.
+    Zero,
+    /// None: the outputs are integers, truth values or shapes, and the gradient ends there.
+    None,
+}
+
+impl std::fmt::Display for Derivative {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str(match self {
+            Self::Exact => "exact",
+            Self::Estimated => "estimated",
+            Self::Zero => "zero",
+            Self::None => "none",
+        })
+    }
+}
+
+/// Whether some opset's operator of this ONNX name can be read (`Constant` nodes become constants of the graph).
+pub fn is_known(operator: &str) -> bool {
+    let at = |opset| {
+        let attributes = BTreeMap::new();
+        let mut source = Source { operator, opset, attributes, new_inputs: Vec::new(), moved_inputs: Vec::new() };
+        // An attribute that is missing is no stranger.
+        !matches!(Operator::read(&mut source), Ok(None))
+    };
+    operator == "Constant" || at(7) || at(crate::onnx::NEWEST_OPSET)
+}
+
 /// What every family of operators does.
 pub(crate) trait Behaviour: Sized {
     /// Name in ONNX.
@@ -432,6 +482,11 @@ pub(crate) trait Behaviour: Sized {
     /// Whether a float constant at this input is a weight that training may change.
     fn has_weight_at(&self, _position: usize, _constant: &Tensor) -> bool {
         false
+    }
+
+    /// What the gradient through it is.
+    fn derivative(&self) -> Derivative {
+        Derivative::Exact
     }
 
     /// Least opset that has the operator in the form that `write` makes.
@@ -485,11 +540,17 @@ macro_rules! operators {
                 match self { $(Self::$family(operator) => operator.forward(arguments, outputs),)* }
             }
 
+            /// What the gradient through it is.
+            pub fn derivative(&self) -> Derivative {
+                match self { $(Self::$family(operator) => operator.derivative(),)* }
+            }
+
             pub(crate) fn has_weight_at(&self, position: usize, constant: &Tensor) -> bool {
                 match self { $(Self::$family(operator) => operator.has_weight_at(position, constant),)* }
             }
 
-            pub(crate) fn least_opset(&self) -> i64 {
+            /// Least opset in which it can be written.
+            pub fn least_opset(&self) -> i64 {
                 match self { $(Self::$family(operator) => operator.least_opset(),)* }
             }
 

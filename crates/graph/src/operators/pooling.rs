@@ -60,7 +60,12 @@ impl Pool {
         }
     }
 
-    fn window(&self, space: &[usize]) -> Result<Window, OperatorError> {
+    /// The window over an input with the given sides of space.
+    ///
+    /// # Errors
+    ///
+    /// When the attributes do not fit these sides.
+    pub fn window(&self, space: &[usize]) -> Result<Window, OperatorError> {
         if self.kernel.len() != space.len() {
             return Err(OperatorError::attribute("kernel_shape", format!("{} values", space.len()), self.kernel.len()));
         }

@@ -7,7 +7,9 @@
 use burn::backend::Dispatch;
 use burn::backend::ops::FloatTensorOps;
 
-use super::{Arguments, Behaviour, Convolution, Fact, Facts, MatMul, Source, Target, axis_of, output_shape};
+use super::{
+    Arguments, Behaviour, Convolution, Derivative, Fact, Facts, MatMul, Source, Target, axis_of, output_shape,
+};
 use crate::tensor::elements;
 use crate::value::{DeviceTensor, Value};
 use crate::{ElementType, OperatorError};
@@ -136,6 +138,10 @@ impl Behaviour for QuantizeLinear {
         let wide = self.element.is_some_and(|element| element.size() > 1);
         if self.block > 0 || self.element.is_some() || wide { 21 } else { 13 }
     }
+
+    fn derivative(&self) -> Derivative {
+        Derivative::Estimated
+    }
 }
 
 /// From integers to floats. Inputs: x, scale, zero point (0 if absent).
@@ -224,6 +230,10 @@ impl Behaviour for DynamicQuantizeLinear {
 
     fn least_opset(&self) -> i64 {
         11
+    }
+
+    fn derivative(&self) -> Derivative {
+        Derivative::Estimated
     }
 }
 
@@ -379,5 +389,9 @@ impl Behaviour for QuantizedProduct {
 
     fn least_opset(&self) -> i64 {
         10
+    }
+
+    fn derivative(&self) -> Derivative {
+        Derivative::Estimated
     }
 }

@@ -3,7 +3,7 @@
 use burn::backend::Dispatch;
 use burn::backend::ops::FloatTensorOps;
 
-use super::{Arguments, Behaviour, Fact, Facts, Source, Target, axes_of, axis_of, output_shape};
+use super::{Arguments, Behaviour, Derivative, Fact, Facts, Source, Target, axes_of, axis_of, output_shape};
 use crate::tensor::{Data, positions, strides};
 use crate::value::{DeviceTensor, Value};
 use crate::{ElementType, OperatorError, Tensor};
@@ -266,5 +266,9 @@ impl Behaviour for ArgExtreme {
         };
         let result = groups(tensor.shape(), &[axis]).into_iter().map(best).collect();
         Ok(vec![Value::host(Tensor::integers(output_shape(outputs, 0)?, ElementType::I64, result)?)])
+    }
+
+    fn derivative(&self) -> Derivative {
+        Derivative::None
     }
 }

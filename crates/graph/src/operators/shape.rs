@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use rand::RngExt;
 
-use super::{Arguments, Behaviour, Fact, Facts, Source, Target, axes_of, axis_of, output_shape};
+use super::{Arguments, Behaviour, Derivative, Fact, Facts, Source, Target, axes_of, axis_of, output_shape};
 use crate::tensor::{Data, broadcast, elements, positions, strides};
 use crate::value::{DeviceTensor, Value};
 use crate::{ElementType, OperatorError, Tensor};
@@ -171,6 +171,10 @@ impl Behaviour for Cast {
         } else {
             Value::host(value.to_host()?.cast(self.to))
         }])
+    }
+
+    fn derivative(&self) -> Derivative {
+        if self.to.is_float() { Derivative::Exact } else { Derivative::None }
     }
 }
 
@@ -773,6 +777,10 @@ impl Behaviour for Shape {
     fn forward(&self, arguments: &Arguments<'_>, _outputs: &[Fact]) -> Result<Vec<Value>, OperatorError> {
         Ok(vec![Value::host(self.of(&arguments.get(0)?.shape()))])
     }
+
+    fn derivative(&self) -> Derivative {
+        Derivative::None
+    }
 }
 
 impl Shape {
@@ -798,6 +806,10 @@ impl Behaviour for Size {
 
     fn forward(&self, arguments: &Arguments<'_>, _outputs: &[Fact]) -> Result<Vec<Value>, OperatorError> {
         Ok(vec![Value::host(Self::of(&arguments.get(0)?.shape())?)])
+    }
+
+    fn derivative(&self) -> Derivative {
+        Derivative::None
     }
 }
 
@@ -852,6 +864,10 @@ impl Behaviour for ConstantOfShape {
         let count = elements(shape)?;
         Ok(vec![Value::host(self.value.pick(shape, std::iter::repeat_n(0, count)))])
     }
+
+    fn derivative(&self) -> Derivative {
+        Derivative::None
+    }
 }
 
 /// Evenly spaced values: start, limit (left out) and step are the inputs.
@@ -887,6 +903,10 @@ impl Behaviour for Range {
         let (start, step) = (start.to_i64()[0], step.to_i64()[0]);
         let values = (0..shape[0]).map(|index| start.wrapping_add(step.wrapping_mul(index as i64))).collect();
         Ok(vec![Value::host(Tensor::integers(shape, element, values)?)])
+    }
+
+    fn derivative(&self) -> Derivative {
+        Derivative::None
     }
 }
 

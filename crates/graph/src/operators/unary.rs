@@ -3,7 +3,7 @@
 use burn::backend::Dispatch;
 use burn::backend::ops::FloatTensorOps;
 
-use super::{Arguments, Behaviour, Fact, Facts, Source, Target};
+use super::{Arguments, Behaviour, Derivative, Fact, Facts, Source, Target};
 use crate::value::{DeviceTensor, Value};
 use crate::{ElementType, OperatorError, Tensor};
 
@@ -126,6 +126,14 @@ impl Behaviour for Unary {
             _ => {}
         }
         Ok(vec![Value::Device(self.on_device(x), value.element())])
+    }
+
+    fn derivative(&self) -> Derivative {
+        match self {
+            Self::Ceil | Self::Floor | Self::Round | Self::Sign => Derivative::Zero,
+            Self::Not | Self::IsNaN | Self::IsInf { .. } => Derivative::None,
+            _ => Derivative::Exact,
+        }
     }
 }
 

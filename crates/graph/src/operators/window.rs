@@ -54,14 +54,17 @@ pub(crate) fn per_axis(name: &str, values: &[usize], axes: usize, default: usize
 
 /// A window with everything worked out for an input of known size.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Window {
-    pub(crate) kernel: Vec<usize>,
-    pub(crate) stride: Vec<usize>,
-    pub(crate) dilation: Vec<usize>,
+pub struct Window {
+    /// Taps along each axis.
+    pub kernel: Vec<usize>,
+    /// Step from one place to the next.
+    pub stride: Vec<usize>,
+    /// Distance of neighbouring taps.
+    pub dilation: Vec<usize>,
     /// Elements before and after each axis.
-    pub(crate) padding: Vec<(usize, usize)>,
+    pub padding: Vec<(usize, usize)>,
     /// Places of the window along each axis.
-    pub(crate) places: Vec<usize>,
+    pub places: Vec<usize>,
 }
 
 /// Attributes of a window as a node gives them; empty lists stand for ones and zeros.
@@ -136,7 +139,7 @@ impl Window {
     }
 
     /// How many elements of each place of the window along `axis` fall inside the input, or inside the padded input.
-    pub(crate) fn counts(&self, axis: usize, side: usize, with_padding: bool) -> Vec<f32> {
+    pub fn counts(&self, axis: usize, side: usize, with_padding: bool) -> Vec<f32> {
         let (before, after) = self.padding[axis];
         let (least, greatest) = if with_padding { (0, before + side + after) } else { (before, before + side) };
         (0..self.places[axis])

@@ -1,0 +1,178 @@
+"""Forward + input gradient of frozen networks: nocebo's engine against PyTorch, side by side on the same threads.
+
+    cargo build --release -p nocebo-engine --example passes
+    bench/setup.sh && bench/.venv/bin/python bench/peers/passes.py [--quick] [--binary PATH] [--out results.json]
+
+The networks are the zoo's with random weights, written as ONNX, read by both sides. The two sides take turns, pass by pass.
+`eager` is PyTorch as attack libraries run it (NCHW, parameters frozen); `best` has channels last and batch normalisation
+folded. Prints a table and writes JSON: wall and CPU milliseconds of every pass, ratios of medians and of minima, agreement
+of logits and gradients, peak resident memory (each side in a process of its own).
+"""
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+# Name, sample shape, batch.
+NETWORKS = [
+    ("small-cnn", (1, 28, 28), 64),
+    ("resnet18", (3, 28, 28), 64),
+    ("resnet18", (3, 224, 224), 8),
+    ("resnet1d", (12, 1000), 16),
+    ("densenet121", (3, 64, 64), 8),
+    ("resnet50", (3, 64, 64), 8),
+]
+
+
+class Line:
+    """A process that answers a line for a line."""
+
+    def __init__(self, command, threads):
+        variables = {"RAYON_NUM_THREADS": str(threads), "OMP_NUM_THREADS": str(threads)}
+        self.process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env={**os.environ, **variables}
+        )
+
+    def ask(self, line):
+        self.process.stdin.write(line + "\n")
+        self.process.stdin.flush()
+        answer = self.process.stdout.readline()
+        if not answer:
+            raise RuntimeError(f"`{line}`: no answer")
+        return answer.strip()
+
+    def end(self):
+        self.process.stdin.close()
+        self.process.wait()
+
+
+def serve_torch(path, mode, threads):
+    """The same commands as the example `passes`, answered by PyTorch."""
+    import numpy
+    import onnx
+    import resource
+    import torch
+    from onnx2torch import convert
+    from torch.fx.experimental.optimization import fuse
+
+    torch.set_num_threads(threads)
+    model = convert(onnx.load(path)).eval().requires_grad_(False)
+    if mode == "best":
+        model = fuse(model)
+        model.requires_grad_(False)
+    x = last = None
+    for line in sys.stdin:
+        words = line.split()
+        if words[0] == "inputs":
+            shape = [int(words[2]), *map(int, words[3].split(","))]
+            x = torch.from_numpy(numpy.fromfile(words[1], "<f4").reshape(shape))
+            if mode == "best" and len(shape) == 4:
+                x = x.contiguous(memory_format=torch.channels_last)
+                model = model.to(memory_format=torch.channels_last)
+            print("ok", flush=True)
+        elif words[0] == "gradient":
+            start, cpu = time.perf_counter(), time.process_time()
+            leaf = x.detach().requires_grad_(True)
+            logits = model(leaf)
+            (slope,) = torch.autograd.grad(logits.sum(), leaf)
+            print((time.perf_counter() - start) * 1e3, (time.process_time() - cpu) * 1e3, flush=True)
+            last = logits.detach(), slope
+        elif words[0] == "write":
+            with open(words[1], "wb") as file:
+                for part in last:
+                    file.write(part.contiguous(memory_format=torch.contiguous_format).numpy().tobytes())
+            print("ok", flush=True)
+        elif words[0] == "peak":
+            print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, flush=True)
+
+
+def compare(network, arguments, folder):
+    import numpy
+
+    name, shape, batch = network
+    sides = ",".join(map(str, shape))
+    path = folder / f"{name}-{sides}.onnx"
+    subprocess.run([arguments.binary, "zoo", name, sides, path], check=True)
+    inputs = folder / "inputs.f32"
+    numpy.random.default_rng(1).uniform(0, 255, batch * int(numpy.prod(shape))).astype("<f4").tofile(inputs)
+    here = [sys.executable, __file__, "--serve", path, "--threads", str(arguments.threads)]
+    servers = {
+        "engine": Line([arguments.binary, path, "engine"], arguments.threads),
+        "direct": Line([arguments.binary, path, "engine-direct"], arguments.threads),
+        "eager": Line([*here, "--mode", "eager"], arguments.threads),
+        "best": Line([*here, "--mode", "best"], arguments.threads),
+    }
+    result = {"network": name, "shape": shape, "batch": batch, "wall": {}, "cpu": {}, "peak": {}}
+    for side, server in servers.items():
+        server.ask(f"inputs {inputs} {batch}" + ("" if side in ("engine", "direct") else f" {sides}"))
+        server.ask("gradient")
+    for _ in range(arguments.rounds):
+        for side, server in servers.items():
+            wall, cpu = map(float, server.ask("gradient").split())
+            result["wall"].setdefault(side, []).append(wall)
+            result["cpu"].setdefault(side, []).append(cpu)
+    answers = {}
+    for side, server in servers.items():
+        written = folder / f"{side}.f32"
+        server.ask(f"write {written}")
+        answers[side] = numpy.fromfile(written, "<f4").astype(float)
+        result["peak"][side] = float(server.ask("peak"))
+        server.end()
+    size = batch * int(numpy.prod(shape))
+    logits, slopes = [{side: part(values) for side, values in answers.items()} for part in
+                      (lambda values: values[:-size], lambda values: values[-size:])]
+    result["logits"] = float(numpy.linalg.norm(logits["engine"] - logits["eager"]) / numpy.linalg.norm(logits["eager"]))
+    result["cosine"] = float(slopes["engine"] @ slopes["eager"]
+                             / numpy.linalg.norm(slopes["engine"]) / numpy.linalg.norm(slopes["eager"]))
+    return result
+
+
+def table(results):
+    head = ["network", "batch", "engine ms", "direct ms", "eager ms", "best ms", "engine/best (median, min, CPU)", "MiB engine/best",
+            "logits", "cosine"]
+    rows = [head]
+    for r in results:
+        def shown(side):
+            times = sorted(r["wall"][side])
+            return f"{statistics.median(times):.1f} [{times[0]:.1f}, {times[-1]:.1f}]"
+
+        ratios = [f(kind["engine"]) / f(kind["best"]) for kind, f in
+                  [(r["wall"], statistics.median), (r["wall"], min), (r["cpu"], sum)] if f(kind["best"])]
+        rows.append([f"{r['network']} {'x'.join(map(str, r['shape']))}", str(r["batch"]),
+                     *map(shown, ["engine", "direct", "eager", "best"]), ", ".join(f"{ratio:.2f}" for ratio in ratios),
+                     f"{r['peak']['engine']:.0f}/{r['peak']['best']:.0f}", f"{r['logits']:.1e}", f"{r['cosine']:.8f}"])
+    widths = [max(len(row[column]) for row in rows) for column in range(len(head))]
+    for row in rows:
+        print(" | ".join(cell.ljust(width) for cell, width in zip(row, widths)))
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--binary", default=str(ROOT / "target/release/examples/passes"))
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--quick", action="store_true", help="three rounds of the first three networks")
+    parser.add_argument("--out", default=str(ROOT / "target/peers-passes.json"))
+    parser.add_argument("--serve")
+    parser.add_argument("--mode")
+    arguments = parser.parse_args()
+    if arguments.serve:
+        return serve_torch(arguments.serve, arguments.mode, arguments.threads)
+    networks = NETWORKS
+    if arguments.quick:
+        networks, arguments.rounds = NETWORKS[:3], 3
+    with tempfile.TemporaryDirectory() as folder:
+        results = [compare(network, arguments, Path(folder)) for network in networks]
+    Path(arguments.out).write_text(json.dumps(results, indent=1))
+    table(results)
+
+
+if __name__ == "__main__":
+    main()
