@@ -3,5 +3,6 @@
 #![expect(clippy::missing_panics_doc, reason = "toy values are written out beside the call; a panic is a failed test")]
 
 pub mod broken;
+pub mod golden;
 pub mod models;
 pub mod suite;

@@ -616,6 +616,50 @@ mod tests {
     }
 
     #[test]
+    fn every_point_is_that_of_the_peer() {
+        let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
+        let golden = nocebo_testkit::golden::Golden::open(&folder, "apgd");
+        let steps = golden.parameters["steps"].as_integer().unwrap() as usize;
+        for norm in [Norm::Linf, Norm::L2, Norm::L1] {
+            let (points, epsilons) =
+                (golden.floats(&format!("{norm}.points")), golden.floats(&format!("{norm}.epsilons")));
+            let clean = golden.floats(&format!("{norm}.clean"));
+            let elements = clean.len() / epsilons.len();
+            let domain = nocebo_testkit::golden::domain(&[elements], 0.0, 1.0);
+            let network = golden.network(domain.clone());
+            for (row, label) in golden.labels(&format!("{norm}.labels")).into_iter().enumerate() {
+                let inputs = Samples::new(clean[row * elements..][..elements].to_vec(), &[elements]).unwrap();
+                let theirs = &points[row * (steps + 1) * elements..][..(steps + 1) * elements];
+                let (goal, recorder) = (Goal::Untargeted { labels: vec![label] }, Recorder::new(&network));
+                let threat = ThreatModel::new(norm, epsilons[row], domain.clone()).unwrap();
+                let oracle = nocebo_core::Oracle::new(&recorder, None);
+                let problem =
+                    AttackProblem { oracle: &oracle, inputs: &inputs, goal: &goal, threat: &threat, seed: Seed(1) };
+                let objective = problem.objective(&goal, Loss::CrossEntropy).unwrap();
+                // The peer takes a given start for the end of an earlier stage, which sets the sparsity of L1.
+                let stage = Stage {
+                    problem: &problem,
+                    objective: &objective,
+                    rho: golden.parameter("rho"),
+                    epsilon: epsilons[row],
+                    steps,
+                    all_steps: steps,
+                    is_first: false,
+                    is_last: true,
+                };
+                let mut last = Samples::new(theirs[..elements].to_vec(), &[elements]).unwrap();
+                stage.run(&mut ActiveSet::new(&problem), &mut last).unwrap();
+                let ours = recorder.into_asked();
+                assert_eq!(ours.len(), steps + 1);
+                for (step, (ours, theirs)) in ours.iter().zip(theirs.chunks_exact(elements)).enumerate() {
+                    let apart = ours.point.iter().zip(theirs).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+                    assert!(apart < 1e-4, "{norm}, sample {row}, step {step}: {apart}");
+                }
+            }
+        }
+    }
+
+    #[test]
     fn starts_on_the_surface_of_the_ball() {
         let (model, inputs) = (suite::linear_classifier(), suite::ct_samples());
         let goal = Goal::Untargeted { labels: suite::decided(&model, &inputs) };

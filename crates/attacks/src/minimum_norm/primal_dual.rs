@@ -1,7 +1,7 @@
 //! Primal-dual proximal gradient descent (PDPGD), in all four norms.
 //!
 //! ```text
-//! Lagrangian   λ₀·‖r‖ + λ₁·softplus(max(−m(x + r), 0))          m the margin of the goal, λ₀ + λ₁ = 1
+//! Lagrangian   λ₀·‖r‖ + λ₁·softplus(−m(x + r))          m the margin of the goal, λ₀ + λ₁ = 1
 //! primal       r ← r − η·Adam(∇ₓ softplus), clip                 η falls exponentially
 //!              r ← proximal point of (λ₀/λ₁)·η·‖·‖ in Adam's metric, a few inner steps
 //! dual         log-ratio of λ ± θ as the goal is missed or reached; λ follows as a running mean
@@ -148,7 +148,7 @@ struct Descent<'a> {
 impl Descent<'_> {
     fn descend(&mut self, seen: &Seen<'_>) {
         let config = self.config;
-        let weight = if seen.value <= 0.0 { sigmoid(-seen.value) } else { 0.0 };
+        let weight = sigmoid(-seen.value);
         let descent: Vec<f64> = self.frame.slopes(seen.gradient).iter().map(|slope| -weight * slope).collect();
         let step_size = config.primal_step_size * config.primal_decrease.powf(self.step as f64 / config.steps as f64);
         self.adam.descend(&descent, step_size, &mut self.change);
