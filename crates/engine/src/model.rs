@@ -48,11 +48,12 @@ impl EngineModel {
     /// # Errors
     ///
     /// [`Error::Unsupported`] for a node that the engine does not compute; otherwise as
-    /// [`GraphModel::new`](nocebo_graph::GraphModel::new), or when the environment forces an instruction set that there is not.
+    /// [`GraphModel::new`](nocebo_graph::GraphModel::new), or when an instruction set is asked for that this machine lacks.
     pub fn new(graph: impl Into<Arc<Graph>>, spec: ModelSpec, options: Options) -> Result<Self, Error> {
         spec.check()?;
         let set = match options.instruction_set {
-            Some(set) => set,
+            Some(set) if set.is_available() => set,
+            Some(set) => return Err(Error::InstructionSet(set.to_string())),
             None => InstructionSet::chosen().map_err(Error::InstructionSet)?,
         };
         let mut logits = graph.into().up_to_logits(&spec.task);

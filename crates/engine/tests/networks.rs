@@ -2,9 +2,10 @@
 #![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
 
 use nocebo_core::{
-    DifferentiableModel, Domain, Goal, GoalObjective, Gradient, Label, Loss, Model, ModelSpec, Samples, Seed, Task,
+    DifferentiableModel, Domain, Goal, GoalObjective, Gradient, Label, Loss, MaskTolerance, Model, ModelSpec, Samples,
+    Seed, Segmentation, Task,
 };
-use nocebo_engine::{EngineModel, InstructionSet, Options, unsupported};
+use nocebo_engine::{EngineModel, Error, InstructionSet, Options, unsupported};
 use nocebo_graph::zoo::{self, Blueprint};
 use nocebo_graph::{Device, Graph, GraphModel, Tensor};
 use rand::RngExt;
@@ -47,7 +48,11 @@ fn samples(count: usize, shape: &[usize]) -> Samples {
 }
 
 fn gradient(model: &dyn DifferentiableModel, inputs: &Samples) -> Gradient {
-    let goal = Goal::Untargeted { labels: vec![Label::Class(0); inputs.len()] };
+    let label = match &model.spec().task {
+        Task::Segmentation(task) => Label::Mask(vec![0; task.shape.iter().product()]),
+        _ => Label::Class(0),
+    };
+    let goal = Goal::Untargeted { labels: vec![label; inputs.len()] };
     let objective = GoalObjective::new(&goal, &model.spec().task, Loss::CrossEntropy).unwrap();
     model.gradient(inputs, &objective).unwrap()
 }
@@ -87,6 +92,59 @@ fn agree(build: fn(&str, &ModelSpec) -> Graph, networks: &[(&str, &[usize])], op
         let cosine = cosine(ours.inputs.values(), reference.inputs.values());
         assert!(cosine >= least_cosine, "{name} {shape:?} {options:?}: cosine {cosine}");
     }
+}
+
+/// The other networks that decide, at sizes that are quick, and whether the engine computes all their operators.
+const ZOO: [(&str, &[usize], bool); 13] = [
+    ("densenet121", &[1, 12, 12], true),
+    ("eegnet", &[3, 40], true),
+    ("efficientnet-b0", &[1, 12, 12], true),
+    ("gru", &[4, 6], false),
+    ("lstm", &[4, 6], false),
+    ("meshnet", &[1, 5, 4, 6], true),
+    ("mobilenet-v2", &[1, 12, 12], true),
+    ("resnet1d", &[2, 40], true),
+    ("resnet50", &[1, 12, 12], true),
+    ("segresnet", &[1, 9, 8, 7], false),
+    ("unet-small", &[2, 37, 16], true),
+    ("unet3d-small", &[2, 11, 8, 14], true),
+    ("vit-tiny", &[1, 8, 12], false),
+];
+
+#[test]
+fn the_zoo_agrees_with_the_burn_executor_or_names_what_is_missing() {
+    for (name, shape, complete) in ZOO {
+        let mut spec = spec(shape);
+        if zoo::segments(name) {
+            let (shape, tolerance) = (shape[1..].to_vec(), MaskTolerance::default());
+            spec.task = Task::Segmentation(Segmentation { classes: 3, shape, threshold: None, tolerance });
+        }
+        let graph = shaken(name, &spec);
+        let missing = unsupported(&graph).unwrap();
+        assert_eq!(missing.is_empty(), complete, "{name}: {missing:?}");
+        let options = Options { winograd: false, ..Options::default() };
+        match EngineModel::new(graph.clone(), spec.clone(), options) {
+            Err(Error::Unsupported(reason)) => assert_eq!(reason, missing[0], "{name}"),
+            Err(error) => panic!("{name}: {error}"),
+            Ok(engine) => {
+                let burn = GraphModel::new(graph, spec.clone(), &Device::default()).unwrap();
+                let inputs = samples(2, shape);
+                let (ours, reference) = (gradient(&engine, &inputs), gradient(&burn, &inputs));
+                let outputs = relative(ours.outputs.as_samples().values(), reference.outputs.as_samples().values());
+                let cosine = cosine(ours.inputs.values(), reference.inputs.values());
+                assert!(outputs < 1e-4 && cosine >= 0.99999, "{name}: outputs differ by {outputs}, cosine {cosine}");
+            }
+        }
+    }
+}
+
+#[test]
+fn an_instruction_set_that_the_machine_lacks_is_refused() {
+    let other = if cfg!(target_arch = "aarch64") { InstructionSet::Avx2 } else { InstructionSet::Neon };
+    let spec = spec(&[1, 12, 12]);
+    let options = Options { instruction_set: Some(other), ..Options::default() };
+    let refused = EngineModel::new(fresh("mlp", &spec), spec, options);
+    assert!(matches!(refused, Err(Error::InstructionSet(_))));
 }
 
 #[test]

@@ -108,7 +108,9 @@ impl FitAttack for OneClass {
             made.add_length(problem.threat, self.0.change_weight, &mut slopes);
             generator.learn(made, &slopes)?;
         }
-        Ok(Box::new(PlainGenerator { info: Self::INFO, generator, target }))
+        // What was learned may be used for any goal that its one class serves; only learning needs the class named.
+        let info = AttackInfo { goals: GoalKind::ALL, ..Self::INFO };
+        Ok(Box::new(PlainGenerator { info, generator, target }))
     }
 }
 

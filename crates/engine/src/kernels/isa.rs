@@ -49,7 +49,8 @@ impl InstructionSet {
         known.filter(|set| set.is_available()).ok_or(name)
     }
 
-    fn is_available(self) -> bool {
+    /// Whether this machine has it.
+    pub fn is_available(self) -> bool {
         match self {
             #[cfg(target_arch = "x86_64")]
             Self::Avx512 => {
