@@ -83,6 +83,7 @@ fn main() -> Result<()> {
         spec: &spec,
         device: &device,
         seed: Seed(2),
+        freeze: None,
         perturb: Some(&|model: &dyn DifferentiableModel, samples: Samples, labels: Vec<Label>, seed: Seed| {
             let goal = Goal::Untargeted { labels: labels.clone() };
             Ok((attack.run(model, &samples, &goal, &threat, seed)?.perturbed_inputs, labels))

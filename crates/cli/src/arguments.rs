@@ -30,7 +30,7 @@ pub(crate) struct Global {
     /// Where networks run: `cpu`, or a device that this build was made for.
     #[arg(long, global = true, default_value = "cpu", env = "NOCEBO_DEVICE")]
     pub(crate) device: String,
-    /// What computes networks under attack on the CPU. Training always runs on Burn: its weights change each step.
+    /// What computes networks under attack on the CPU, those of adversarial training too; what learns runs on Burn.
     #[arg(long, global = true, default_value = "engine", value_enum, env = "NOCEBO_EXECUTOR")]
     pub(crate) executor: ExecutorName,
     /// Threads; 0 for one a core. Results do not depend on it.

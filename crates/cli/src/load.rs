@@ -199,6 +199,17 @@ pub(crate) fn model(graph: Graph, spec: ModelSpec, global: &Global) -> Result<Lo
     Ok(Loaded { model: Box::new(GraphModel::new(graph, spec, &device).or_load()?), executor: "burn".to_owned() })
 }
 
+/// [`model`] of a network that is being trained, as it stands.
+pub(crate) fn frozen(
+    global: &Global,
+) -> impl Fn(Graph, ModelSpec) -> Result<Box<dyn DifferentiableModel>, nocebo_graph::Error> {
+    let quiet = Global { quiet: true, ..global.clone() };
+    move |graph, spec| match model(graph, spec, &quiet) {
+        Ok(loaded) => Ok(loaded.model),
+        Err(failure) => Err(nocebo_graph::Error::Training(failure.to_string())),
+    }
+}
+
 /// A model with the samples to attack it with.
 pub(crate) fn model_and_samples(samples: &Samples, global: &Global) -> Result<(Loaded, Dataset), Failure> {
     let all = data(&samples.data, samples.split.into(), global)?;

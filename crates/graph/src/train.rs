@@ -179,6 +179,9 @@ pub type Perturb<'a> = dyn Fn(&dyn DifferentiableModel, Samples, Vec<Label>, See
 /// Says how good a checkpoint is after an epoch (numbered from 1): greater is better.
 pub type Score<'a> = dyn FnMut(&dyn DifferentiableModel, usize) -> Result<f64, nocebo_core::Error> + 'a;
 
+/// Makes a model of the network as it stands, for [`Training::perturb`] and [`Training::score`].
+pub type Freeze<'a> = dyn Fn(Graph, ModelSpec) -> Result<Box<dyn DifferentiableModel>, Error> + 'a;
+
 /// A training run to be carried out.
 pub struct Training<'a> {
     /// Settings.
@@ -189,6 +192,8 @@ pub struct Training<'a> {
     pub device: &'a Device,
     /// Source of randomness: order, augmentation, attacks.
     pub seed: Seed,
+    /// What computes the network where it does not learn; `None` for a [`GraphModel`].
+    pub freeze: Option<&'a Freeze<'a>>,
     /// Adversarial training, if any.
     pub perturb: Option<&'a Perturb<'a>>,
     /// Score of a checkpoint.
@@ -250,8 +255,8 @@ impl Training<'_> {
                 augment(&mut batch, &mut labels, self.config, seed.named("augmentation"));
                 if let Some(perturb) = self.perturb {
                     weights.write_to(&mut graph)?;
-                    let model = GraphModel::new(graph.clone(), spec.clone(), self.device)?;
-                    (batch, labels) = perturb(&model, batch, labels, seed.named("perturb"))?;
+                    let model = self.frozen(&graph, &spec)?;
+                    (batch, labels) = perturb(model.as_ref(), batch, labels, seed.named("perturb"))?;
                     if batch.len() < 2 || batch.len() != labels.len() || batch.shape() != spec.domain.shape() {
                         let got =
                             format!("{} samples of shape {:?} and {} labels", batch.len(), batch.shape(), labels.len());
@@ -268,8 +273,8 @@ impl Training<'_> {
                 (self.observe)(Event::Step { done: done + 1, of: total, loss: pass.loss });
             }
             weights.write_to(&mut graph)?;
-            let model = GraphModel::new(graph.clone(), self.spec.clone(), self.device)?;
-            let score = (self.score)(&model, epoch)?;
+            let model = self.frozen(&graph, self.spec)?;
+            let score = (self.score)(model.as_ref(), epoch)?;
             let loss = (loss_sum / an_epoch as f64) as f32;
             let better = !score.is_nan() && best.as_ref().is_none_or(|(best, ..)| score > *best);
             (self.observe)(Event::Epoch { done: epoch, loss, score, best: better });
@@ -289,6 +294,16 @@ impl Training<'_> {
                 Ok(Trained { graph, epochs, best_epoch })
             }
             None => Err(Error::Training("no epoch had a score that is a number".to_owned())),
+        }
+    }
+}
+
+impl Training<'_> {
+    /// The network as it stands.
+    fn frozen(&self, graph: &Graph, spec: &ModelSpec) -> Result<Box<dyn DifferentiableModel>, Error> {
+        match self.freeze {
+            Some(freeze) => freeze(graph.clone(), spec.clone()),
+            None => Ok(Box::new(GraphModel::new(graph.clone(), spec.clone(), self.device)?)),
         }
     }
 }
@@ -756,6 +771,7 @@ mod tests {
             spec,
             device: &Device::default(),
             seed: Seed(2),
+            freeze: None,
             perturb: None,
             score: &mut |model, _| accuracy(model, &held_out, &truth),
             observe: &mut |_| {},
@@ -837,6 +853,7 @@ mod tests {
                 spec: &spec,
                 device: &Device::default(),
                 seed: Seed(2),
+                freeze: None,
                 perturb: None,
                 score: &mut |model, _| accuracy(model, &samples, &labels),
                 observe: &mut |_| {},
@@ -975,6 +992,7 @@ mod tests {
             spec: &spec,
             device: &Device::default(),
             seed: Seed(3),
+            freeze: None,
             perturb: None,
             // The score is taken on wholes.
             score: &mut |model, _| {

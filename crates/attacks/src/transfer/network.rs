@@ -28,6 +28,7 @@ pub(crate) fn train(
         spec,
         device: &device,
         seed: seed.named("substitute training"),
+        freeze: None,
         perturb: None,
         score: &mut |_, epoch| Ok(epoch as f64),
         observe: &mut |_| {},

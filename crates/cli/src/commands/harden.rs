@@ -57,6 +57,7 @@ pub(crate) fn harden(
         threat,
         config,
         device: &load::device(global)?,
+        freeze: Some(&load::frozen(global)),
         seed: Seed(global.seed).named("harden"),
     };
     let bar = bar(global, 0);

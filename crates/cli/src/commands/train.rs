@@ -102,6 +102,7 @@ pub(crate) fn train(
         spec,
         device: &device,
         seed: Seed(global.seed).named("train"),
+        freeze: Some(&load::frozen(global)),
         perturb: None,
         score: &mut |model, _| Measure::of(&model.spec().task, config.balanced > 0).on(model, validation),
         observe: &mut |event| show(event, &bar, global),

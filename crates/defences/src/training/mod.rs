@@ -8,7 +8,7 @@ use std::cell::RefCell;
 use nocebo_attacks::gradient::fast_gradient::{FastGradient, FastGradientConfig};
 use nocebo_attacks::gradient::pgd::{Pgd, PgdConfig};
 use nocebo_core::{Attack, DifferentiableModel, Goal, ModelSpec, Seed, ThreatModel};
-use nocebo_graph::train::{Event, Labelled, Perturb, Trained, Training, TrainingConfig};
+use nocebo_graph::train::{Event, Freeze, Labelled, Perturb, Trained, Training, TrainingConfig};
 use nocebo_graph::{Device, Error, Graph};
 
 /// Data and place of an adversarial training run.
@@ -27,6 +27,8 @@ pub struct Hardening<'a> {
     pub config: &'a TrainingConfig,
     /// Where the network runs.
     pub device: &'a Device,
+    /// What computes the network under attack; `None` for the Burn executor.
+    pub freeze: Option<&'a Freeze<'a>>,
     /// Source of randomness.
     pub seed: Seed,
 }
@@ -98,6 +100,7 @@ impl Hardening<'_> {
             spec: self.spec,
             device: self.device,
             seed: self.seed,
+            freeze: self.freeze,
             perturb: Some(perturb),
             score: &mut |model, epoch| {
                 let outputs = model.outputs(self.validation.samples)?;
@@ -198,6 +201,7 @@ pub(crate) mod tests {
                 spec: &self.spec,
                 device: &Device::default(),
                 seed: Seed(4),
+                freeze: None,
                 perturb: None,
                 score: &mut |_, epoch| Ok(epoch as f64),
                 observe: &mut |_| {},
@@ -214,6 +218,7 @@ pub(crate) mod tests {
                 threat: &self.threat,
                 config: &self.config,
                 device: &Device::default(),
+                freeze: None,
                 seed: Seed(5),
             })
         }
