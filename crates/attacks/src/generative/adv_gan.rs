@@ -11,7 +11,7 @@
 //! black box, dynamic   so for the first round, then in turn  F learns H(F(x), f(x)) + H(F(x′), f(x′)),  G goes on
 //! ```
 //!
-//! Source: Xiao et al., IJCAI 2018, arXiv:1801.02610, section 3. Survey: [131].
+//! Source: Xiao et al., IJCAI 2018, arXiv:1801.02610, section 3. Survey: \[131\].
 //!
 //! Differs from the source: the threat model bounds the change beside the hinge, whose bound c is a fraction of L; the
 //! GAN term is that of least squares, as in the paper's experiments; networks are small ones of this crate. H is

@@ -4,7 +4,7 @@
 //! min over A   L(f(x′), t) + w·‖x′ − x‖²,   x′ = Π(A(x + noise, t))
 //! ```
 //!
-//! Source: Sarkar et al. 2017, arXiv:1707.01159, section 3.2. Survey: [114].
+//! Source: Sarkar et al. 2017, arXiv:1707.01159, section 3.2. Survey: \[114\].
 //!
 //! Differs from the source: A gives a change within epsilon, not the whole image; L is log-odds, not −log p; the sum of
 //! squares is in ranges of the bounds. Several models are an [`Ensemble`](crate::transfer::ensemble::Ensemble) fused in

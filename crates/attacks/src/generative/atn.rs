@@ -9,7 +9,7 @@
 //!
 //! The reranked target keeps the order of the other classes, so that only the first place changes.
 //!
-//! Source: Baluja & Fischer 2017, arXiv:1703.09387, and AAAI 2018, section 2. Survey: [8], [9].
+//! Source: Baluja & Fischer 2017, arXiv:1703.09387, and AAAI 2018, section 2. Survey: \[8\], \[9\].
 //!
 //! Differs from the source: one generator is told the class t, where the paper trains one for each; L is the squared
 //! distance of the paper only where t is decided, since elsewhere a confident model underflows its gradient to 0 (the

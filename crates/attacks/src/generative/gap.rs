@@ -5,7 +5,7 @@
 //! min over g   L(f(x′), t)    with a target;    L(f(x′), class least likely at x)    without
 //! ```
 //!
-//! Source: Poursaeed et al., CVPR 2018, arXiv:1712.02328, section 3; as used on medical images by [136]. Survey: [136].
+//! Source: Poursaeed et al., CVPR 2018, arXiv:1712.02328, section 3; as used on medical images by \[136\]. Survey: \[136\].
 //!
 //! Differs from the source: a small network of this crate in place of a U-Net or `ResNet` generator; one factor for all
 //! channels; L is log-odds, not −log p. The universal form, which feeds the generator a fixed pattern, is left to the

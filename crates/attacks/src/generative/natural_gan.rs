@@ -10,7 +10,7 @@
 //!                     annuli within
 //! ```
 //!
-//! Source: Zhao, Dua & Singh, ICLR 2018, arXiv:1710.11342, sections 2 and 3. Survey: [142].
+//! Source: Zhao, Dua & Singh, ICLR 2018, arXiv:1710.11342, sections 2 and 3. Survey: \[142\].
 //!
 //! Differs from the source: the critic is held to slope 1 by a penalty on pairs of a clean and a made sample, which needs
 //! no second derivative as the penalty on its gradient does; squares in λ's term are of z as they are, those of samples

@@ -7,7 +7,7 @@
 //! The medical case sends every skin lesion to the benign class "melanocytic nevus". The class is the goal's: a false
 //! positive of it, or one target for all.
 //!
-//! Source: the study of skin-lesion classifiers that the survey counts as [4]. Survey: [4].
+//! Source: the study of skin-lesion classifiers that the survey counts as \[4\]. Survey: \[4\].
 //!
 //! Differs from the source: the study names its aim (all to one class, undetected by observers) but not its network and
 //! loss, which are our reading; its observers are the epsilon of the threat model here.

@@ -12,7 +12,7 @@
 //! [`TypeOneOutcome`] holds both answers. There is no epsilon, since the change is meant to be great; bounds and region of
 //! the domain are kept.
 //!
-//! Source: Tang, Huang, Zhou, Feng & Liu, IEEE T-PAMI 2021, arXiv:1809.00594, sections 3 and 4. Survey: [123].
+//! Source: Tang, Huang, Zhou, Feng & Liu, IEEE T-PAMI 2021, arXiv:1809.00594, sections 3 and 4. Survey: \[123\].
 //!
 //! Differs from the source: the judge is given from outside, besides the latent classifier c that steers; the paper's
 //! self-adaptive weight is a constant k with a hinge, which is 0 while the decision is safe (our reading); the search

@@ -1,4 +1,4 @@
-//! Networks of the field, one file each, written with the [`GraphBuilder`](crate::GraphBuilder).
+//! Networks of the field, one file each, written with the [`GraphBuilder`].
 //!
 //! Weights are named as in PyTorch's reference implementations, so that a `state_dict` fits by name. Networks that segment
 //! give logits `[batch, classes, space...]`.
