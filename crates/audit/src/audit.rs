@@ -672,6 +672,13 @@ mod tests {
         let growth = found.audit.findings.iter().find(|finding| finding.id == "success_grows_with_epsilon").unwrap();
         assert_eq!(growth.status, Status::Fail);
         assert!(!found.audit.evaluation_is_strong);
+
+        // Another attack that fells at the larger budget what the first no longer does leaves no hole.
+        let fading = AttackEntry::new("fading", serde_json::Value::Null, Box::new(Fading));
+        let attacks = [fading, ToyAttack::entry("steady", Behaviour::SignSteps(1))];
+        let found = audit_of(&Mean::new(), &toy::ten(), &attacks, &toy::settings(&[8.0, 16.0])).unwrap();
+        let growth = found.audit.findings.iter().find(|finding| finding.id == "success_grows_with_epsilon").unwrap();
+        assert_eq!(growth.status, Status::Pass);
     }
 
     /// Learns nothing, and counts how often and from how many samples.
