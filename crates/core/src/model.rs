@@ -30,6 +30,20 @@ impl ModelSpec {
             Err(Error::mismatch("number of class names", self.task.classes(), self.class_names.len()))
         }
     }
+
+    /// Checks that samples have the shape that the model takes.
+    ///
+    /// # Errors
+    ///
+    /// When they do not.
+    pub fn check_shape(&self, inputs: &Samples) -> Result<(), Error> {
+        let expected = self.domain.shape();
+        if inputs.shape() == expected {
+            Ok(())
+        } else {
+            Err(Error::mismatch("shape of a sample", format!("{expected:?}"), format!("{:?}", inputs.shape())))
+        }
+    }
 }
 
 /// Anything that maps samples to outputs. Black-box attacks need no more.

@@ -95,19 +95,6 @@ impl EngineModel {
         self.plan.steps().iter().map(|step| (step.name.as_str(), step.layer.kernel()))
     }
 
-    fn check(&self, inputs: &Samples) -> Result<(), nocebo_core::Error> {
-        let expected = self.spec.domain.shape();
-        if inputs.shape() == expected {
-            Ok(())
-        } else {
-            Err(nocebo_core::Error::mismatch(
-                "shape of a sample",
-                format!("{expected:?}"),
-                format!("{:?}", inputs.shape()),
-            ))
-        }
-    }
-
     /// Rows of each pass, as ranges of the batch.
     fn passes(&self, inputs: &Samples) -> impl Iterator<Item = Range<usize>> {
         let (count, chunk) = (inputs.len(), self.chunk);
@@ -144,7 +131,7 @@ impl Model for EngineModel {
     }
 
     fn outputs(&self, inputs: &Samples) -> Result<Outputs, nocebo_core::Error> {
-        self.check(inputs)?;
+        self.spec.check_shape(inputs)?;
         let mut logits = Vec::with_capacity(inputs.len() * self.plan.outputs());
         for rows in self.passes(inputs) {
             let values = rows_of(inputs, &rows);
@@ -164,7 +151,7 @@ impl DifferentiableModel for EngineModel {
 
     /// One forward pass, and a backward pass an objective.
     fn gradients(&self, inputs: &Samples, objectives: &[&dyn Objective]) -> Result<Vec<Gradient>, nocebo_core::Error> {
-        self.check(inputs)?;
+        self.spec.check_shape(inputs)?;
         let width = self.plan.outputs();
         let mut logits = Vec::with_capacity(inputs.len() * width);
         let mut values = vec![Vec::with_capacity(inputs.len()); objectives.len()];

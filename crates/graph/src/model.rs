@@ -131,19 +131,6 @@ impl GraphModel {
         self.executor.run(vec![Value::floats(input)], &HashMap::new(), Mode::default())
     }
 
-    fn check(&self, inputs: &Samples) -> Result<(), nocebo_core::Error> {
-        let expected = self.spec.domain.shape();
-        if inputs.shape() == expected {
-            Ok(())
-        } else {
-            Err(nocebo_core::Error::mismatch(
-                "shape of a sample",
-                format!("{expected:?}"),
-                format!("{:?}", inputs.shape()),
-            ))
-        }
-    }
-
     fn logits(&self, inputs: &Samples) -> Result<Vec<f32>, Error> {
         let width = self.spec.task.outputs();
         let pass = |rows: Range<usize>| -> Result<Vec<f32>, Error> {
@@ -201,14 +188,14 @@ impl Model for GraphModel {
     }
 
     fn outputs(&self, inputs: &Samples) -> Result<Outputs, nocebo_core::Error> {
-        self.check(inputs)?;
+        self.spec.check_shape(inputs)?;
         self.wrap(self.logits(inputs)?, inputs)
     }
 }
 
 impl DifferentiableModel for GraphModel {
     fn gradient(&self, inputs: &Samples, objective: &dyn Objective) -> Result<Gradient, nocebo_core::Error> {
-        self.check(inputs)?;
+        self.spec.check_shape(inputs)?;
         let pass = |rows| self.pull_back(inputs, rows, objective);
         let passes: Vec<Pulled> = self.passes(inputs).into_par_iter().map(pass).collect::<Result<_, Error>>()?;
         let (mut logits, mut values, mut slopes) = (Vec::new(), Vec::new(), Vec::with_capacity(inputs.values().len()));

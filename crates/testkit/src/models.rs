@@ -79,10 +79,7 @@ fn dot(a: &[f32], b: &[f32]) -> f64 {
 /// A model given by its spec, its logits, and the pull-back of a cotangent on them to the inputs: the traits in one
 /// place for all toy models.
 fn outputs(spec: &ModelSpec, inputs: &Samples, logits: impl Fn(&[f32]) -> Vec<f32>) -> Result<Outputs, Error> {
-    if inputs.shape() != spec.domain.shape() {
-        let shapes = (format!("{:?}", spec.domain.shape()), format!("{:?}", inputs.shape()));
-        return Err(Error::mismatch("shape of a sample", shapes.0, shapes.1));
-    }
+    spec.check_shape(inputs)?;
     let values = inputs.rows().flat_map(logits).collect();
     Ok(Samples::new(values, &[spec.task.outputs()])?.with_indices(inputs.indices().to_vec())?.into())
 }

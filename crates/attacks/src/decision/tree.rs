@@ -42,7 +42,7 @@ impl DecisionTree {
         if labels.len() != samples.len() || samples.is_empty() {
             return Err(Error::mismatch("number of labels", format!("{}, at least 1", samples.len()), labels.len()));
         }
-        check_shape(spec, samples)?;
+        spec.check_shape(samples)?;
         labels.iter().try_for_each(|label| spec.task.check_label(label))?;
         let mut tree = Self { spec: spec.clone(), nodes: Vec::new() };
         tree.grow(samples, labels, (0..samples.len()).collect(), depth);
@@ -104,15 +104,6 @@ impl DecisionTree {
     }
 }
 
-fn check_shape(spec: &ModelSpec, samples: &Samples) -> Result<(), Error> {
-    if samples.shape() == spec.domain.shape() {
-        Ok(())
-    } else {
-        let shapes = (format!("{:?}", spec.domain.shape()), format!("{:?}", samples.shape()));
-        Err(Error::mismatch("shape of a sample", shapes.0, shapes.1))
-    }
-}
-
 fn counted<'l>(labels: &'l [Label], rows: &[usize]) -> BTreeMap<&'l Label, usize> {
     let mut counts = BTreeMap::new();
     for &row in rows {
@@ -160,7 +151,7 @@ impl Model for DecisionTree {
 
     /// 1 for what the leaf decides and 0 for the rest; 1 above or below the threshold where there is one.
     fn outputs(&self, inputs: &Samples) -> Result<Outputs, Error> {
-        check_shape(&self.spec, inputs)?;
+        self.spec.check_shape(inputs)?;
         let mut values = Vec::with_capacity(inputs.len() * self.spec.task.outputs());
         for row in inputs.rows() {
             let flag = |present: bool, threshold: f32| if present { threshold + 1.0 } else { threshold - 1.0 };

@@ -112,10 +112,7 @@ impl Model for Logistic {
     }
 
     fn outputs(&self, inputs: &Samples) -> Result<Outputs, Error> {
-        if inputs.shape() != self.spec.domain.shape() {
-            let shapes = (format!("{:?}", self.spec.domain.shape()), format!("{:?}", inputs.shape()));
-            return Err(Error::mismatch("shape of a sample", shapes.0, shapes.1));
-        }
+        self.spec.check_shape(inputs)?;
         let logits = inputs.rows().flat_map(|row| self.logits(&self.scaled(row))).collect();
         Ok(Samples::new(logits, &[self.weights.len()])?.with_indices(inputs.indices().to_vec())?.into())
     }
