@@ -204,15 +204,9 @@ pub(crate) struct Harden {
     pub(crate) out: PathBuf,
 }
 
-/// Which samples of which data.
-#[derive(Args, Debug)]
-pub(crate) struct Samples {
-    /// ONNX file.
-    #[arg(long)]
-    pub(crate) model: PathBuf,
-    /// A MedMNIST-style .npz, a folder of images (with masks), or a folder of WFDB records.
-    #[arg(long)]
-    pub(crate) data: PathBuf,
+/// Which samples of the data are attacked, and how many at a time.
+#[derive(Args, Clone, Copy, Debug)]
+pub(crate) struct Draw {
     /// Part of the data.
     #[arg(long, default_value = "test", value_enum)]
     pub(crate) split: SplitName,
@@ -222,6 +216,11 @@ pub(crate) struct Samples {
     /// Samples an attack works on at a time; changes memory and speed, not results.
     #[arg(long, default_value_t = 64)]
     pub(crate) batch_size: usize,
+}
+
+/// What attacks that learn first learn from.
+#[derive(Args, Clone, Copy, Debug)]
+pub(crate) struct Learning {
     /// Part of the data that attacks such as uap learn from, never the part under attack; by default train, or validation
     /// where train is under attack.
     #[arg(long, value_enum)]
@@ -229,6 +228,21 @@ pub(crate) struct Samples {
     /// Samples that such attacks learn from, drawn at random, stratified by class; 0 for all.
     #[arg(long, default_value_t = 256)]
     pub(crate) learning_samples: usize,
+}
+
+/// Which samples of which data.
+#[derive(Args, Debug)]
+pub(crate) struct Samples {
+    /// ONNX file.
+    #[arg(long)]
+    pub(crate) model: PathBuf,
+    /// A MedMNIST-style .npz, a folder of images (with masks), or a folder of WFDB records.
+    #[arg(long)]
+    pub(crate) data: PathBuf,
+    #[command(flatten)]
+    pub(crate) draw: Draw,
+    #[command(flatten)]
+    pub(crate) learning: Learning,
     /// How the data are opened, beside what they say themselves: from a recipe.
     #[arg(skip)]
     pub(crate) open: OpenOptions,
@@ -249,22 +263,10 @@ pub(crate) struct Audit {
     /// A MedMNIST-style .npz, or a folder of images.
     #[arg(long, required_unless_present = "recipe")]
     pub(crate) data: Option<PathBuf>,
-    /// Part of the data.
-    #[arg(long, default_value = "test", value_enum)]
-    pub(crate) split: SplitName,
-    /// Draw this many samples at random, stratified by class; 0 for all.
-    #[arg(long, default_value_t = 0)]
-    pub(crate) samples: usize,
-    /// Samples an attack works on, and that are kept, at a time; changes memory and speed, not results.
-    #[arg(long, default_value_t = 64)]
-    pub(crate) batch_size: usize,
-    /// Part of the data that attacks such as uap learn from, never the part under attack; by default train, or validation
-    /// where train is under attack.
-    #[arg(long, value_enum)]
-    pub(crate) learn_from: Option<SplitName>,
-    /// Samples that such attacks learn from, drawn at random, stratified by class; 0 for all.
-    #[arg(long, default_value_t = 256)]
-    pub(crate) learning_samples: usize,
+    #[command(flatten)]
+    pub(crate) draw: Draw,
+    #[command(flatten)]
+    pub(crate) learning: Learning,
     /// Norm and epsilons, such as `linf:0.5,1,2,4,8`, `l2:0.1sd`, or `linf:inf` for no limit but the bounds; may be
     /// repeated.
     #[arg(long, required_unless_present = "recipe")]
@@ -372,15 +374,8 @@ pub(crate) struct Transfer {
     /// A MedMNIST-style .npz, or a folder of images.
     #[arg(long)]
     pub(crate) data: PathBuf,
-    /// Part of the data.
-    #[arg(long, default_value = "test", value_enum)]
-    pub(crate) split: SplitName,
-    /// Draw this many samples at random, stratified by class; 0 for all.
-    #[arg(long, default_value_t = 0)]
-    pub(crate) samples: usize,
-    /// Samples an attack works on at a time; changes memory and speed, not results.
-    #[arg(long, default_value_t = 64)]
-    pub(crate) batch_size: usize,
+    #[command(flatten)]
+    pub(crate) draw: Draw,
     /// Attack, with settings if any: `mi-fgsm(steps=20)`.
     #[arg(long, default_value = "mi-fgsm")]
     pub(crate) attack: String,

@@ -13,7 +13,7 @@ use nocebo_data::{DataError, Dataset, OpenOptions, Split};
 use nocebo_engine::EngineModel;
 use nocebo_graph::{Device, Graph, GraphModel, onnx};
 
-use crate::arguments::{ExecutorName, Global, Samples, SplitName};
+use crate::arguments::{Draw, ExecutorName, Global, Samples, SplitName};
 use crate::failure::{Failure, OrFail};
 use crate::progress::note;
 
@@ -212,18 +212,18 @@ pub(crate) fn frozen(
 
 /// A model with the samples to attack it with.
 pub(crate) fn model_and_samples(samples: &Samples, global: &Global) -> Result<(Loaded, Dataset), Failure> {
-    let all = data(&samples.data, samples.split.into(), global)?;
+    let all = data(&samples.data, samples.draw.split.into(), global)?;
     let (graph, spec) = graph(&samples.model, &all)?;
     let model = model(graph, spec, global)?;
-    Ok((model, chosen(all, samples.samples, samples.batch_size, global)?))
+    Ok((model, chosen(all, samples.draw, global)?))
 }
 
-/// So many samples drawn from all, 0 for all, once the batch size is usable.
-pub(crate) fn chosen(all: Dataset, count: usize, batch_size: usize, global: &Global) -> Result<Dataset, Failure> {
-    if batch_size == 0 {
+/// The samples drawn from all, once the batch size is usable.
+pub(crate) fn chosen(all: Dataset, draw: Draw, global: &Global) -> Result<Dataset, Failure> {
+    if draw.batch_size == 0 {
         return Err(Failure::usage("--batch-size must be at least 1"));
     }
-    if count == 0 { Ok(all) } else { all.take(count, Seed(global.seed)).or_usage() }
+    if draw.samples == 0 { Ok(all) } else { all.take(draw.samples, Seed(global.seed)).or_usage() }
 }
 
 /// Mean standard deviation of the channels of the training samples, for budgets in `sd`; that of the samples at hand where
@@ -279,9 +279,9 @@ pub(crate) enum AnyAttack {
 
 /// Samples for attacks to learn from: of another part of the data, and none that is equal to one of `judged`.
 pub(crate) fn learning_set(samples: &Samples, judged: &Dataset, global: &Global) -> Result<Dataset, Failure> {
-    let usual = if samples.split == SplitName::Train { SplitName::Validation } else { SplitName::Train };
-    let part = samples.learn_from.unwrap_or(usual);
-    if part == samples.split {
+    let usual = if samples.draw.split == SplitName::Train { SplitName::Validation } else { SplitName::Train };
+    let part = samples.learning.learn_from.unwrap_or(usual);
+    if part == samples.draw.split {
         return Err(Failure::usage("--learn-from: attacks may not learn from the part that is under attack (--split)"));
     }
     let all = data_with(&samples.data, part.into(), &samples.open, global)?;
@@ -289,7 +289,7 @@ pub(crate) fn learning_set(samples: &Samples, judged: &Dataset, global: &Global)
     let seen: BTreeSet<Vec<u32>> = judged.samples().rows().map(bits).collect();
     let rows: Vec<usize> = (0..all.len()).filter(|&row| !seen.contains(&bits(all.samples().row(row)))).collect();
     let others = if rows.len() == all.len() { all } else { all.select(&rows).or_usage()? };
-    match samples.learning_samples {
+    match samples.learning.learning_samples {
         0 => Ok(others),
         wanted => others.take(wanted.min(others.len()), Seed(global.seed).named("learn")).or_usage(),
     }

@@ -336,14 +336,20 @@ impl<'a> Lowering<'a> {
         Ok(())
     }
 
-    fn convolution(&mut self, node: &Node, operator: &Convolution) -> Result<View, Missing> {
-        let x = self.view(node, 0)?;
-        let x = self.laid_out(&x, true, &node.name);
+    /// Kernels of a convolution, and its bias if any.
+    fn kernels(&self, node: &Node) -> Result<(Arc<Tensor>, Option<Arc<Tensor>>), Missing> {
         let weights = self.constant(node, 1)?.clone();
         let bias = self.optional_constant(node, 2).cloned();
         if bias.is_none() && node.inputs.get(2).is_some_and(|name| !name.is_empty()) {
             return Err("it where the bias is no constant".to_owned());
         }
+        Ok((weights, bias))
+    }
+
+    fn convolution(&mut self, node: &Node, operator: &Convolution) -> Result<View, Missing> {
+        let x = self.view(node, 0)?;
+        let x = self.laid_out(&x, true, &node.name);
+        let (weights, bias) = self.kernels(node)?;
         let kernel = &weights.shape()[2..];
         let window = operator.window(&x.shape[1..], kernel).map_err(|error| error.to_string())?;
         let shape: Vec<usize> = std::iter::once(weights.shape()[0]).chain(window.places.iter().copied()).collect();
@@ -368,11 +374,7 @@ impl<'a> Lowering<'a> {
     fn transposed_convolution(&mut self, node: &Node, operator: &TransposedConvolution) -> Result<View, Missing> {
         let x = self.view(node, 0)?;
         let x = self.laid_out(&x, true, &node.name);
-        let weights = self.constant(node, 1)?.clone();
-        let bias = self.optional_constant(node, 2).cloned();
-        if bias.is_none() && node.inputs.get(2).is_some_and(|name| !name.is_empty()) {
-            return Err("it where the bias is no constant".to_owned());
-        }
+        let (weights, bias) = self.kernels(node)?;
         let shape = self.shape_of(&node.outputs[0])?;
         let kernel = &weights.shape()[2..];
         let before = operator.cut_before(&x.shape[1..], kernel).map_err(|error| error.to_string())?;

@@ -37,7 +37,7 @@ pub(crate) fn run(arguments: &Attack, global: &Global) -> Result<(), Failure> {
     let mut values = Vec::with_capacity(data.samples().values().len());
     let mut records = Vec::new();
     let rows: Vec<usize> = (0..data.len()).collect();
-    for rows in rows.chunks(arguments.samples.batch_size) {
+    for rows in rows.chunks(arguments.samples.draw.batch_size) {
         let clean = data.samples().select(rows);
         let labels: Vec<_> = rows.iter().map(|&row| data.labels()[row].clone()).collect();
         let goal = Goal::Untargeted { labels };

@@ -14,7 +14,7 @@ use nocebo_audit::{
 use nocebo_core::{DifferentiableModel, Error, Norm, Seed, ThreatSpec};
 use nocebo_data::{Dataset, OpenOptions, Split};
 
-use crate::arguments::{self, Audit, Global, ProtocolName, Samples, SplitName};
+use crate::arguments::{self, Audit, Draw, Global, Learning, ProtocolName, Samples, SplitName};
 use crate::failure::{Failure, Kind, OrFail};
 use crate::load::{self, AnyAttack, Loaded, NamedAttack};
 use crate::progress::{bar, note};
@@ -65,11 +65,11 @@ fn from_flags(arguments: &Audit, global: &Global) -> Result<Recipe, Failure> {
         ProtocolName::Thorough => Protocol::Thorough,
     });
     recipe.gates = arguments.require.iter().map(|gate| gate.parse()).collect::<Result<_, AuditError>>().or_usage()?;
-    recipe.data.split = split(arguments.split);
-    recipe.data.samples = arguments.samples;
+    recipe.data.split = split(arguments.draw.split);
+    recipe.data.samples = arguments.draw.samples;
     recipe.data.groups.clone_from(&arguments.group);
-    recipe.data.learn_from = arguments.learn_from.map(split);
-    recipe.data.learning_samples = Some(arguments.learning_samples);
+    recipe.data.learn_from = arguments.learning.learn_from.map(split);
+    recipe.data.learning_samples = Some(arguments.learning.learning_samples);
     recipe.threat.goal = match arguments.goal {
         arguments::GoalName::Untargeted => GoalName::Untargeted,
         arguments::GoalName::FalseNegative => GoalName::FalseNegative,
@@ -102,11 +102,11 @@ fn carry_out(mut recipe: Recipe, folder: &Path, arguments: &Audit, global: &Glob
     let samples = Samples {
         model: folder.join(&recipe.model.path),
         data: folder.join(&recipe.data.path),
-        split: split(&recipe.data.split)?,
-        samples: recipe.data.samples,
-        batch_size: arguments.batch_size,
-        learn_from: recipe.data.learn_from.as_deref().map(split).transpose()?,
-        learning_samples: recipe.data.learning_samples.unwrap_or(256),
+        draw: Draw { split: split(&recipe.data.split)?, samples: recipe.data.samples, ..arguments.draw },
+        learning: Learning {
+            learn_from: recipe.data.learn_from.as_deref().map(split).transpose()?,
+            learning_samples: recipe.data.learning_samples.unwrap_or(256),
+        },
         open: OpenOptions {
             class_names: recipe.data.class_names.clone(),
             unit: recipe.data.unit.clone(),
@@ -116,12 +116,12 @@ fn carry_out(mut recipe: Recipe, folder: &Path, arguments: &Audit, global: &Glob
     };
     let inputs = vec![hashed("model", &samples.model)?, hashed("data", &samples.data)?];
     unchanged(&recipe.inputs, &inputs)?;
-    let all = load::data_with(&samples.data, samples.split.into(), &samples.open, global)?;
+    let all = load::data_with(&samples.data, samples.draw.split.into(), &samples.open, global)?;
     let (graph, spec) = load::graph_of(&recipe.model, &samples.model, &all)?;
     let Loaded { model, executor } = load::model(graph, spec.clone(), global)?;
     let versions = provenance(global, &executor).versions;
     note_other_versions(&recipe, &versions, global);
-    let data = load::chosen(all, samples.samples, samples.batch_size, global)?;
+    let data = load::chosen(all, samples.draw, global)?;
     let deviation = load::deviation_with(&samples.data, &data, &samples.open, global)?;
     let mut threats = Vec::new();
     for threat in &recipe.threat.budgets {
@@ -174,7 +174,7 @@ fn carry_out(mut recipe: Recipe, folder: &Path, arguments: &Audit, global: &Glob
         finding,
         seed: Seed(recipe.seed),
         query_limit: recipe.threat.query_limit,
-        batch_size: arguments.batch_size,
+        batch_size: arguments.draw.batch_size,
         include_images: recipe.report.include_images,
         gates: recipe.gates.clone(),
         protocol: title,

@@ -15,7 +15,7 @@ pub(crate) fn run(arguments: &Arguments, global: &Global) -> Result<(), Failure>
     if let Some(out) = &arguments.out {
         load::writable(out)?;
     }
-    let all = load::data(&arguments.data, arguments.split.into(), global)?;
+    let all = load::data(&arguments.data, arguments.draw.split.into(), global)?;
     let mut models: Vec<(String, Box<dyn DifferentiableModel>)> = Vec::new();
     for path in &arguments.models {
         let (graph, spec) = load::graph(path, &all)?;
@@ -26,7 +26,7 @@ pub(crate) fn run(arguments: &Arguments, global: &Global) -> Result<(), Failure>
         }
         models.push((path.display().to_string(), load::model(graph, spec, global)?.model));
     }
-    let data = load::chosen(all, arguments.samples, arguments.batch_size, global)?;
+    let data = load::chosen(all, arguments.draw, global)?;
     let deviation = load::standard_deviation(&arguments.data, &data, global)?;
     let threat = load::threat(&arguments.threat, data.domain(), deviation)?;
     let mut named = load::attacks(&arguments.attack)?;
@@ -47,7 +47,7 @@ pub(crate) fn run(arguments: &Arguments, global: &Global) -> Result<(), Failure>
         labels: data.labels(),
         threat: &threat,
         seed: Seed(global.seed),
-        batch_size: arguments.batch_size,
+        batch_size: arguments.draw.batch_size,
     };
     let matrix = transfer(&borrowed, &request).or_incomplete()?;
 

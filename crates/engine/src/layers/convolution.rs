@@ -117,14 +117,7 @@ impl Kernel {
             });
         }
         let (seen, made) = geometry.group();
-        let taps: Vec<([isize; 3], usize)> = (0..geometry.taps())
-            .map(|index| {
-                let tap = geometry.tap(index);
-                let along = |axis| (tap[axis] * geometry.dilation[axis]) as isize - geometry.before[axis];
-                (std::array::from_fn(along), index)
-            })
-            .collect();
-        let (runs, order) = joined(taps, geometry.groups == 1);
+        let (runs, order) = joined(geometry.all_taps(), geometry.groups == 1);
         let product = |group: usize| Gathered {
             grid: geometry.target,
             step: geometry.stride,
@@ -209,14 +202,7 @@ impl Kernel {
     }
 
     fn scatter(set: InstructionSet, geometry: &Geometry, weight: &dyn Fn(usize, usize, usize) -> f32) -> Scattered {
-        let taps: Vec<([isize; 3], usize)> = (0..geometry.taps())
-            .map(|index| {
-                let tap = geometry.tap(index);
-                let along = |axis| (tap[axis] * geometry.dilation[axis]) as isize - geometry.before[axis];
-                (std::array::from_fn(along), index)
-            })
-            .collect();
-        let (runs, order) = joined(taps, true);
+        let (runs, order) = joined(geometry.all_taps(), true);
         let channels = geometry.channels;
         Scattered {
             product: Gathered {
@@ -299,6 +285,15 @@ impl Kernel {
 }
 
 impl Geometry {
+    /// All taps: where in the source, relative to the place times the stride, and which.
+    fn all_taps(&self) -> Vec<([isize; 3], usize)> {
+        let reach = |index| {
+            let tap = self.tap(index);
+            std::array::from_fn(|axis| (tap[axis] * self.dilation[axis]) as isize - self.before[axis])
+        };
+        (0..self.taps()).map(|index| (reach(index), index)).collect()
+    }
+
     /// Taps that meet the source places of a phase of the stride: where in the target, relative to the place, and which.
     fn taps_of_phase(&self, phase: [usize; 3]) -> Vec<([isize; 3], usize)> {
         let mut taps = Vec::new();
