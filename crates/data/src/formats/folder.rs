@@ -28,7 +28,7 @@ use super::picture::{self, Picture};
 use crate::split::{assign, shared_patients};
 use crate::{DataError, Dataset, OpenOptions, Split, Warning};
 
-const TABLE: &str = "labels.csv";
+pub(super) const TABLE: &str = "labels.csv";
 const FINDING: &str = "finding:";
 /// Greatest size of the table of labels in bytes.
 const TABLE_BYTES: u64 = 256 << 20;
@@ -37,14 +37,14 @@ const COLUMNS: usize = 1024;
 
 /// All pictures of a folder before they are read, one entry a picture in each list.
 #[derive(Default)]
-struct Listing {
-    files: Vec<String>,
-    labels: Vec<Label>,
-    class_names: Vec<String>,
-    splits: Option<Vec<Split>>,
-    patients: Option<Vec<String>>,
-    groups: BTreeMap<String, Vec<String>>,
-    warnings: Vec<Warning>,
+pub(super) struct Listing {
+    pub(super) files: Vec<String>,
+    pub(super) labels: Vec<Label>,
+    pub(super) class_names: Vec<String>,
+    pub(super) splits: Option<Vec<Split>>,
+    pub(super) patients: Option<Vec<String>>,
+    pub(super) groups: BTreeMap<String, Vec<String>>,
+    pub(super) warnings: Vec<Warning>,
 }
 
 /// Reads one split.
@@ -288,7 +288,8 @@ impl Columns {
     }
 }
 
-fn list_table(path: &Path, options: &OpenOptions) -> Result<Listing, DataError> {
+/// What the table in the folder says.
+pub(super) fn list_table(path: &Path, options: &OpenOptions) -> Result<Listing, DataError> {
     let reading = |source| DataError::Read { file: TABLE.to_owned(), source };
     let table = File::open(path.join(TABLE)).map_err(reading)?;
     let length = table.metadata().map_err(reading)?.len();

@@ -27,7 +27,7 @@ const CLASSES: [(&str, &str); 3] =
 pub struct NewImage<'a> {
     /// Modality, such as `CT`; at most 16 capital letters and digits.
     pub modality: &'a str,
-    /// `[channels, frames, rows, columns]`: 1 channel is grey, 3 are red, green and blue of 8 bits.
+    /// `[channels, frames, rows, columns]`: 1 channel is grey, 3 are red, green and blue.
     pub shape: [usize; 4],
     /// Stored numbers, in the order of `shape`.
     pub stored: &'a [i32],
@@ -334,8 +334,8 @@ fn check(file: &str, image: &NewImage<'_>) -> Result<(), DataError> {
     if image.stored.len() != values {
         return wrong("stored numbers", values.to_string(), image.stored.len().to_string());
     }
-    if !(1..=16).contains(&image.bits) || channels == 3 && (image.bits != 8 || image.signed) {
-        return wrong("bits", "1 to 16, and 8 without sign for colours".to_owned(), image.bits.to_string());
+    if !(1..=16).contains(&image.bits) || channels == 3 && image.signed {
+        return wrong("bits", "1 to 16, without sign for colours".to_owned(), image.bits.to_string());
     }
     let (least, greatest) = super::image::range(image.bits, image.signed);
     if let Some(value) = image.stored.iter().find(|value| !(least..=greatest).contains(&i64::from(**value))) {
