@@ -242,6 +242,8 @@ impl Running {
         let mut child = Command::new(program)
             .args(arguments.iter().map(OsStr::new))
             .env(VARIABLE, "1")
+            // A child that gives up does so at once.
+            .env("RUST_BACKTRACE", "0")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())

@@ -357,7 +357,7 @@ fn wholes(
         let fragments = file.fragments().unwrap_or_default();
         for (at, bytes) in codecs::frames(name, &fragments, layout.frames)?.iter().enumerate() {
             let mut words = codecs::decode(name, &file.syntax, bytes, layout)?;
-            if matches!(layout.colours, Colours::Ybr | Colours::Ybr422) && codecs::keeps_colours(&file.syntax, bytes) {
+            if matches!(layout.colours, Colours::Ybr | Colours::Ybr422) {
                 to_rgb(&mut words);
             }
             put(at, &words);
