@@ -15,7 +15,7 @@
 //! | uncompressed little and big endian, deflated, RLE | 1, 8, 16 and 32 bits; floats |
 //! | JPEG baseline, extended and lossless, JPEG-LS, JPEG 2000 (HT too) | 8 to 16 bits |
 //! | MONOCHROME1, MONOCHROME2 | one channel |
-//! | RGB, YBR_FULL, YBR_FULL_422, PALETTE COLOR | red, green, blue |
+//! | RGB, `YBR_FULL`, `YBR_FULL_422`, PALETTE COLOR | red, green, blue |
 //!
 //! Refused by name: other transfer syntaxes, files without a file header, segmented palettes, objects that are no images. Which
 //! sample files agree with pydicom is in `DICOM.md` of this crate.
