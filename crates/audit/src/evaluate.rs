@@ -13,6 +13,7 @@ use serde::Serialize;
 use crate::cell::{Attacked, Cell, Clean, NORMS, Trace, in_brief, overlaps};
 use crate::digest::{sha256, sha256_of_data};
 use crate::folder::AuditFolder;
+use crate::kept::{KeptPart, KeptRun};
 use crate::records::{self, RecordSubjects};
 use crate::request::{AttackEntry, AuditGoal, Checked, InputFile, LearnedFrom, Method, Threat};
 use crate::watch::{Watched, was_stopped};
@@ -176,6 +177,8 @@ pub struct RunTime {
 pub(crate) struct Grid {
     pub(crate) cells: Vec<Cell>,
     pub(crate) times: Vec<RunTime>,
+    /// Where the folder keeps what attacks made of the samples kept.
+    pub(crate) kept: Vec<KeptRun>,
 }
 
 /// The model on the clean samples, as logits and as decisions.
@@ -243,7 +246,7 @@ pub(crate) fn evaluate(
     observer: &dyn Observer,
 ) -> Result<Grid, AuditError> {
     let identity = Identity::new(checked, outputs);
-    let mut grid = Grid { cells: Vec::new(), times: Vec::new() };
+    let mut grid = Grid { cells: Vec::new(), times: Vec::new(), kept: Vec::new() };
     for (index, run) in runs.iter().enumerate() {
         let (total, name) = (runs.len(), run.name());
         let stopped = || {
@@ -257,6 +260,15 @@ pub(crate) fn evaluate(
         let mut parts = Vec::new();
         for positions in positions.chunks(PART) {
             parts.push(Part::find(&identity, run, positions, clean, folder)?);
+        }
+        let kept = parts.iter().filter(|part| part.kept(checked).next().is_some()).map(|part| KeptPart {
+            id: part.id.clone(),
+            samples: part.kept(checked).map(|row| checked.sample(part.positions[row])).collect(),
+        });
+        let kept = kept.collect::<Vec<_>>();
+        if !kept.is_empty() {
+            let (attack, epsilons) = (run.entry.name.clone(), run.judged.clone());
+            grid.kept.push(KeptRun { attack, norm: run.norm, epsilons, parts: kept });
         }
         let restored = folder.is_some() && parts.iter().all(|part| part.done.is_some());
         if !restored {
@@ -314,12 +326,15 @@ impl<'a> Part<'a> {
         clean: &Clean,
         folder: Option<&AuditFolder>,
     ) -> Result<Self, AuditError> {
-        let id = identity.of(run, positions)?;
-        let Some((bytes, seconds)) = folder.map(|folder| folder.read_cell(&id)).transpose()?.flatten() else {
-            return Ok(Self { positions, id, done: None });
-        };
+        let part = Self { positions, id: identity.of(run, positions)?, done: None };
+        let Some(folder) = folder else { return Ok(part) };
+        let (kept, shape) = (part.kept(identity.checked).count(), identity.checked.request.data.samples.shape());
+        if kept > 0 && !folder.keeps_points(&part.id, kept, shape) {
+            return Ok(part);
+        }
+        let Some((bytes, seconds)) = folder.read_cell(&part.id)? else { return Ok(part) };
         let corrupt = |got: String| AuditError::Corrupt {
-            path: format!("{id}.parquet").into(),
+            path: format!("{}.parquet", part.id).into(),
             expected: format!("records of {}; remove the file to have them made again", run.name()),
             got,
         };
@@ -331,10 +346,15 @@ impl<'a> Part<'a> {
                 && cell.rows.iter().zip(positions).all(|(row, &at)| row.is_some() == clean.standing[at])
         };
         if cells.len() == run.judged.len() && cells.iter().all(fits) {
-            Ok(Self { positions, id, done: Some((cells, seconds)) })
+            Ok(Self { done: Some((cells, seconds)), ..part })
         } else {
             Err(corrupt("other records".to_owned()))
         }
+    }
+
+    /// Rows of the part that are kept.
+    fn kept(&self, checked: &Checked<'_>) -> impl Iterator<Item = usize> {
+        (0..self.positions.len()).filter(|&row| checked.kept[self.positions[row]])
     }
 
     /// Attacks the samples of the part, unless that is done, and keeps the records.
@@ -350,21 +370,30 @@ impl<'a> Part<'a> {
             return Ok(done);
         }
         let start = Instant::now();
-        let batches: Vec<Result<Vec<Vec<Attacked>>, Error>> = self
+        let batches: Vec<Result<Returned, Error>> = self
             .positions
             .par_chunks(checked.request.settings.batch_size)
             .map(|positions| attack(checked, run, positions, observer))
             .collect();
         let seconds = start.elapsed().as_secs_f64();
         let mut cells: Vec<Cell> = run.judged.iter().map(|&epsilon| run.cell(epsilon, Vec::new())).collect();
+        let mut points = checked.request.data.samples.select(self.positions);
+        let mut place = 0;
         for batch in batches {
-            for row in batch.map_err(|source| run.failed(source))? {
-                for (cell, attacked) in cells.iter_mut().zip(row) {
+            let (rows, returned) = batch.map_err(|source| run.failed(source))?;
+            for (row, judged) in rows.into_iter().enumerate() {
+                points.copy_row(place, &returned, row);
+                place += 1;
+                for (cell, attacked) in cells.iter_mut().zip(judged) {
                     cell.rows.push(Some(attacked));
                 }
             }
         }
         if let Some(folder) = folder {
+            let kept: Vec<usize> = self.kept(checked).collect();
+            if !kept.is_empty() {
+                folder.write_points(&self.id, &points.select(&kept))?;
+            }
             let (data, clean) = (checked.request.data.select(self.positions), clean.select(self.positions));
             let labels: Vec<Label> = self.positions.iter().map(|&at| checked.labels[at].clone()).collect();
             let subjects = RecordSubjects { data: &data, labels: &labels, clean: &clean };
@@ -439,7 +468,10 @@ impl<'a> Identity<'a> {
     }
 }
 
-/// For each sample the judgement at each budget of the run.
+/// For each sample its judgement at each budget, and the points.
+pub(crate) type Returned = (Vec<Vec<Attacked>>, Samples);
+
+/// For each sample the judgement at each budget of the run, and the points returned.
 ///
 /// Where a number is not finite the samples are attacked one by one, so that one of them cannot spoil its neighbours;
 /// the one itself counts as fallen.
@@ -448,7 +480,7 @@ pub(crate) fn attack(
     run: &Run<'_>,
     positions: &[usize],
     observer: &dyn Observer,
-) -> Result<Vec<Vec<Attacked>>, Error> {
+) -> Result<Returned, Error> {
     let AuditRequest { model, data, settings, .. } = checked.request;
     let inputs = data.samples.select(positions);
     let goal = checked.goal.select(positions);
@@ -456,10 +488,19 @@ pub(crate) fn attack(
     let watched = Watched::new(model, &inputs, &goal, &threat, observer)?;
     let outcome = match run.attack(checked)?.run(&watched, &inputs, &goal, &threat, settings.seed) {
         Err(Error::NonFinite { .. }) if positions.len() > 1 => {
-            let singles = positions.iter().map(|&position| attack(checked, run, &[position], observer));
-            return Ok(singles.collect::<Result<Vec<_>, _>>()?.into_iter().flatten().collect());
+            let (mut judged, mut points) = (Vec::new(), inputs.clone());
+            for (row, &position) in positions.iter().enumerate() {
+                let (single, point) = attack(checked, run, &[position], observer)?;
+                judged.extend(single);
+                points.copy_row(row, &point, 0);
+            }
+            return Ok((judged, points));
         }
-        Err(Error::NonFinite { .. }) => return Ok(vec![vec![broken(watched.finish().remove(0)); run.judged.len()]]),
+        Err(Error::NonFinite { .. }) => {
+            let mut nowhere = inputs.clone();
+            nowhere.values_mut().fill(f32::NAN);
+            return Ok((vec![vec![broken(watched.finish().remove(0)); run.judged.len()]], nowhere));
+        }
         outcome => outcome?,
     };
     let returned = (outcome.perturbed_inputs.len(), outcome.success.len(), outcome.queries.len());
@@ -467,7 +508,8 @@ pub(crate) fn attack(
         let expected = format!("{} perturbed inputs, flags and query counts", inputs.len());
         return Err(Error::mismatch("outcome of the attack", expected, format!("{returned:?}")));
     }
-    recheck(checked, run, (positions, &inputs), &goal, &outcome, watched.finish())
+    let judged = recheck(checked, run, (positions, &inputs), &goal, &outcome, watched.finish())?;
+    Ok((judged, outcome.perturbed_inputs))
 }
 
 /// A sample on which model and attack could not compute.

@@ -237,6 +237,8 @@ impl AttackSection {
 pub struct ReportSection {
     /// Samples shown with images; 0 keeps images of patients out of the report.
     pub include_images: usize,
+    /// Samples kept in the results, clean and as each attack returned them, for `nocebo view`; 0 where `include_images` is.
+    pub keep_samples: usize,
 }
 
 impl Recipe {

@@ -830,7 +830,7 @@ fn band(audit: &Audit, norm: Norm) -> Vec<(f64, f64, f64)> {
     std::iter::once((0.0, start)).chain(rates).map(|(budget, rate)| (budget, rate.lower, rate.upper)).collect()
 }
 
-fn robust_name(goal: AuditGoal) -> &'static str {
+pub(crate) fn robust_name(goal: AuditGoal) -> &'static str {
     match goal {
         AuditGoal::Untargeted => "Robust accuracy",
         AuditGoal::FalseNegative { .. } => "Robust sensitivity",
