@@ -1046,6 +1046,39 @@ mod tests {
     }
 
     #[test]
+    fn a_cascade_goes_on_until_the_stored_input_falls_too() {
+        // The least change goes a quarter level beyond 128, which storing undoes for class 0; a whole step does not.
+        let mut attacks =
+            [ToyAttack::entry("least", Behaviour::LeastChange), ToyAttack::entry("fgsm", Behaviour::SignSteps(1))];
+        attacks[1].cascade = true;
+        let audited = |attacks: &[AttackEntry], epsilons: &[f32]| {
+            audit_of(&Mean::new(), &toy::ten(), attacks, &toy::settings(epsilons)).unwrap().audit.threats
+        };
+        let figures = |threats: &[ThreatResult]| -> Vec<(u64, u64)> {
+            let worst = threats.iter().map(|threat| &threat.worst_case);
+            worst.map(|worst| (worst.robust_accuracy.hits, worst.robust_accuracy_stored.hits)).collect()
+        };
+        assert_eq!(figures(&audited(&attacks[..1], &[2.0, 4.0, 40.0])), [(6, 7), (4, 6), (0, 4)]);
+        let both = audited(&attacks, &[2.0, 4.0, 40.0]);
+        assert_eq!(figures(&both), [(6, 6), (4, 4), (0, 0)]);
+        // At 2 the least change fells two, one of them for good; seven are attacked again, and one falls once more.
+        let fgsm = &both[0].cells[1];
+        assert_eq!((fgsm.attacked, hits(fgsm.attack_success_rate), fgsm.cascaded), (7, (1, 7), true));
+        assert_eq!(hits(fgsm.robust_accuracy_stored), (6, 10));
+        // Half a level cannot be stored: nothing is attacked in vain.
+        let mut halves = toy::data(&[128.0, 128.0]);
+        halves.samples.values_mut()[3] = 129.0;
+        halves.samples.values_mut()[7] = 127.0;
+        halves.labels[0] = Label::Class(1);
+        let mut attacks = toy::attacks();
+        attacks[1].cascade = true;
+        let found = audit_of(&Mean::new(), &halves, &attacks, &toy::settings(&[0.5])).unwrap();
+        let worst = &found.audit.threats[0].worst_case;
+        assert_eq!((worst.robust_accuracy.hits, worst.robust_accuracy_stored.hits), (0, 2));
+        assert_eq!(found.audit.threats[0].cells[1].attacked, 0);
+    }
+
+    #[test]
     fn areas_subgroups_and_patients_are_counted_clean_and_under_attack() {
         let mut data = toy::ten();
         data.patients = Some((0..10).map(|at| format!("patient {}", at / 2)).collect());

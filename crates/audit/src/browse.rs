@@ -44,6 +44,8 @@ pub struct BrowsePage {
     pub class_names: Vec<String>,
     /// Share of the samples that are right without an attack.
     pub clean_accuracy: Rate,
+    /// Samples in scope that stand while nothing is attacked: where curves over budgets begin.
+    pub unattacked: Rate,
     /// Whether nothing was found that makes the evaluation weaker than it should be.
     pub evaluation_is_strong: bool,
     /// Each norm and budget, budgets ascending.
@@ -230,6 +232,7 @@ fn page(name: &str, audit: &Audit, recorded: &[RecordedSample], cells: &[Cell], 
         robust_name: robust_name(audit.settings.goal),
         class_names: names.clone(),
         clean_accuracy: audit.clean.accuracy,
+        unattacked: Rate::new(audit.data.attacked, audit.data.in_scope),
         evaluation_is_strong: audit.evaluation_is_strong,
         threats: threats.collect(),
         headline: audit.threats.iter().position(|threat| Some(threat) == audit.headline()),

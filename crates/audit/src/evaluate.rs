@@ -256,7 +256,11 @@ pub(crate) fn evaluate(
         if observer.stop() {
             return Err(stopped());
         }
-        let positions = if run.entry.cascade { still_standing(run, clean, &grid.cells) } else { clean.attacked() };
+        let positions = if run.entry.cascade {
+            still_standing(run, &checked.request.data.domain, clean, &grid.cells)
+        } else {
+            clean.attacked()
+        };
         let mut parts = Vec::new();
         for positions in positions.chunks(PART) {
             parts.push(Part::find(&identity, run, positions, clean, folder)?);
@@ -303,11 +307,25 @@ pub(crate) fn evaluate(
     Ok(grid)
 }
 
-/// Samples that no earlier attack brought down at the budget of this run or a smaller one of its norm.
-fn still_standing(run: &Run<'_>, clean: &Clean, cells: &[Cell]) -> Vec<usize> {
+/// Samples that no earlier attack brought down at the budget of this run or a smaller one of its norm, both as computed and
+/// as stored: one whose point falls only until it is rounded is attacked again, so that its stored figure is that of all
+/// attacks too. Where no change that a file can hold fits into the budget, that would be in vain.
+fn still_standing(run: &Run<'_>, domain: &Domain, clean: &Clean, cells: &[Cell]) -> Vec<usize> {
     let earlier: Vec<&Cell> =
         cells.iter().filter(|cell| !cell.control && cell.norm == run.norm && cell.epsilon <= run.epsilon).collect();
-    clean.attacked().into_iter().filter(|&position| !earlier.iter().any(|cell| cell.fell(position))).collect()
+    let storable = storable(domain, run.norm, run.epsilon);
+    let fell = |position: usize, of: fn(&Attacked) -> bool| {
+        earlier.iter().any(|cell| cell.rows[position].as_ref().is_some_and(of))
+    };
+    let done = |position: usize| fell(position, Attacked::fell) && (!storable || fell(position, Attacked::fell_stored));
+    clean.attacked().into_iter().filter(|&position| !done(position)).collect()
+}
+
+/// Whether the budget allows any change that a file can hold: the least storage step of an element that may change.
+fn storable(domain: &Domain, norm: Norm, epsilon: f32) -> bool {
+    let steps = domain.resolution().iter().enumerate().filter(|(element, _)| domain.is_mutable(*element));
+    let least = steps.map(|(_, step)| *step).fold(f32::INFINITY, f32::min);
+    if norm == Norm::L0 { epsilon >= 1.0 } else { epsilon >= least }
 }
 
 /// Some of the samples of a run: what is computed, and kept, at a time.
@@ -668,6 +686,17 @@ mod tests {
     fn a_clean_sample_between_two_levels_is_stored_too() {
         let (base, stored) = stored(Norm::Linf, 2.0, [100.4; 4], [102.4, 98.4, 100.4, 102.3]);
         assert_eq!((base, stored), (vec![100.0; 4], vec![102.0, 98.0, 100.0, 102.0]));
+    }
+
+    #[test]
+    fn a_budget_below_the_least_step_leaves_nothing_to_store() {
+        let of = |norm, epsilon| storable(&toy::domain(), norm, epsilon);
+        assert_eq!([0.5, 0.99, 1.0, 2.0].map(|epsilon| of(Norm::Linf, epsilon)), [false, false, true, true]);
+        assert_eq!(
+            [(Norm::L2, 0.9), (Norm::L1, 1.0), (Norm::L0, 0.0), (Norm::L0, 1.0)]
+                .map(|(norm, epsilon)| of(norm, epsilon)),
+            [false, true, false, true]
+        );
     }
 
     #[test]

@@ -95,7 +95,8 @@ pub struct AttackEntry {
     /// Its resolved settings. They identify the cells of the attack: two settings that differ may not share a value.
     pub settings: serde_json::Value,
     pub(crate) method: Method,
-    /// Whether it runs only on samples that no earlier attack brought down at the same or a smaller budget of the norm.
+    /// Whether it runs only on samples that no earlier attack brought down, as computed and as stored, at the same or a
+    /// smaller budget of the norm.
     pub cascade: bool,
     /// Norms it runs in; none for all that it works in.
     pub norms: Option<Vec<Norm>>,
