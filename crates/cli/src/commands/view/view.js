@@ -105,9 +105,10 @@ function chart(norm, place) {
   const curves = runs.map((one, which) => ({
     which,
     name: one.name,
-    points: one.threats.filter((threat) => threat.norm === norm && threat.epsilon !== "inf" && threat.robust.value !== null)
-      .map((threat) => ({ epsilon: threat.epsilon, ...threat.robust })),
-  })).filter((curve) => curve.points.length > 0);
+    points: [{ epsilon: 0, robust: one.unattacked },
+      ...one.threats.filter((threat) => threat.norm === norm && threat.epsilon !== "inf" && threat.epsilon > 0)]
+      .map((threat) => ({ epsilon: threat.epsilon, ...threat.robust })).filter((point) => point.value !== null),
+  })).filter((curve) => curve.points.length > 1);
   if (curves.length === 0) return null;
   const greatest = Math.max(...curves.flatMap((curve) => curve.points.map((point) => point.epsilon))) || 1;
   const x = (epsilon) => left + (right - left) * epsilon / greatest;
