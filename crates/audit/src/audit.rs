@@ -641,6 +641,28 @@ mod tests {
     }
 
     #[test]
+    fn the_protocol_for_masks_brings_down_what_can_be() {
+        let mut data = toy::data(&[0.0; 2]);
+        data.samples.values_mut().copy_from_slice(&[100.0, 100.0, 150.0, 150.0, 126.0, 127.0, 130.0, 131.0]);
+        data.labels = vec![Label::Mask(vec![0, 0, 1, 1]); 2];
+        let plan = crate::Protocol::Standard.plan(&toy::segmentation(), AuditGoal::Untargeted, &[Norm::Linf]).unwrap();
+        let entry = |section: &crate::recipe::AttackSection| {
+            let attack = nocebo_attacks::build(&section.name, section.settings.clone()).unwrap();
+            let settings = serde_json::to_value(&section.settings).unwrap();
+            let mut entry = AttackEntry::new(section.label(), settings, attack);
+            entry.cascade = section.cascade;
+            entry
+        };
+        let attacks: Vec<AttackEntry> = plan.attacks.iter().map(entry).collect();
+        let found = audit_of(&toy::Pixels::new(), &data, &attacks, &toy::settings(&[1.0, 5.0, 40.0])).unwrap();
+        let standing: Vec<u64> =
+            found.audit.threats.iter().map(|threat| threat.worst_case.robust_accuracy.hits).collect();
+        assert_eq!(standing, [2, 1, 0]);
+        let names: Vec<&str> = found.audit.threats[0].cells.iter().map(|cell| cell.attack.as_str()).collect();
+        assert_eq!(names, ["fgsm", "apgd-ce", "apgd-margin", "apgd-dice", "square", "noise"]);
+    }
+
+    #[test]
     fn half_a_grey_level_does_not_survive_storage() {
         // Means 128.25 and 127.75: both fall at 0.5, and neither does when the file stores whole levels.
         let mut data = toy::data(&[128.0, 128.0]);
