@@ -389,13 +389,19 @@ pub fn write(path: &Path, data: &Dataset) -> Result<(), DataError> {
         for (name, bytes) in &pictures {
             super::write_new_file(&folder.join(name), |writer| writer.write_all(bytes))?;
         }
-        write_table(&folder.join(TABLE), data).map_err(|error| DataError::Write {
-            file: TABLE.to_owned(),
-            source: match error.into_kind() {
-                csv::ErrorKind::Io(source) => source,
-                _ => std::io::Error::other("a line with a different number of cells"),
-            },
-        })
+        let names: Vec<String> = pictures.iter().map(|(name, _)| name.clone()).collect();
+        write_table(folder, data, &names)
+    })
+}
+
+/// Writes the `labels.csv` of the samples, which lie in files of these names.
+pub(super) fn write_table(folder: &Path, data: &Dataset, names: &[String]) -> Result<(), DataError> {
+    write_lines(&folder.join(TABLE), data, names).map_err(|error| DataError::Write {
+        file: TABLE.to_owned(),
+        source: match error.into_kind() {
+            csv::ErrorKind::Io(source) => source,
+            _ => std::io::Error::other("a line with a different number of cells"),
+        },
     })
 }
 
@@ -436,7 +442,7 @@ fn on_grid(sample: usize, row: &[f32], domain: &Domain, bits: u8) -> Result<Vec<
     }
 }
 
-fn write_table(path: &Path, data: &Dataset) -> Result<(), csv::Error> {
+fn write_lines(path: &Path, data: &Dataset, names: &[String]) -> Result<(), csv::Error> {
     let file = File::create_new(path)?;
     let mut writer = csv::Writer::from_writer(BufWriter::new(&file));
     let mut header = vec!["file".to_owned()];
@@ -449,7 +455,7 @@ fn write_table(path: &Path, data: &Dataset) -> Result<(), csv::Error> {
     header.extend(data.groups().keys().cloned());
     writer.write_record(&header)?;
     for (row, label) in data.labels().iter().enumerate() {
-        let mut cells = vec![picture_name(data.samples().indices()[row])];
+        let mut cells = vec![names[row].clone()];
         match label {
             Label::Class(class) => cells.push(data.class_names()[*class].clone()),
             Label::Findings(findings) => cells.extend(findings.iter().map(|&f| u8::from(f).to_string())),

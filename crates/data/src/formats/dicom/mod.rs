@@ -1,0 +1,7 @@
+//! DICOM images.
+
+mod image;
+mod tags;
+mod write;
+
+pub use write::{Acquisition, NewImage, write_dataset, write_image};
