@@ -1,12 +1,14 @@
 //! `nocebo attack`.
 
+use std::time::{Duration, Instant};
+
 use nocebo_core::{DifferentiableModel, Goal, Model, Samples, Seed};
 use serde_json::json;
 
 use crate::arguments::{Attack, Global};
 use crate::failure::{Failure, OrFail};
 use crate::load::{self, AnyAttack, Loaded};
-use crate::progress::bar;
+use crate::progress::{bar, note};
 
 pub(crate) fn run(arguments: &Attack, global: &Global) -> Result<(), Failure> {
     if arguments.out.exists() {
@@ -34,6 +36,7 @@ pub(crate) fn run(arguments: &Attack, global: &Global) -> Result<(), Failure> {
     };
 
     let bar = bar(global, data.len() as u64);
+    let mut taken = Duration::ZERO;
     let mut values = Vec::with_capacity(data.samples().values().len());
     let mut records = Vec::new();
     let rows: Vec<usize> = (0..data.len()).collect();
@@ -41,7 +44,9 @@ pub(crate) fn run(arguments: &Attack, global: &Global) -> Result<(), Failure> {
         let clean = data.samples().select(rows);
         let labels: Vec<_> = rows.iter().map(|&row| data.labels()[row].clone()).collect();
         let goal = Goal::Untargeted { labels };
+        let start = Instant::now();
         let outcome = attack.run(model.as_ref(), &clean, &goal, &threat, Seed(global.seed)).or_incomplete()?;
+        taken += start.elapsed();
         let mut stored = outcome.perturbed_inputs.clone();
         stored.rows_mut().for_each(|row| data.domain().store(row));
         let before = reached(model.as_ref(), &clean, &goal)?;
@@ -64,6 +69,7 @@ pub(crate) fn run(arguments: &Attack, global: &Global) -> Result<(), Failure> {
         bar.inc(rows.len() as u64);
     }
     bar.finish_and_clear();
+    note(global, format!("the attack took {:.3} s", taken.as_secs_f64()));
 
     let stored = Samples::new(values, data.samples().shape())
         .and_then(|samples| samples.with_indices(data.samples().indices().to_vec()));
