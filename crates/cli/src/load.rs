@@ -10,7 +10,7 @@ use nocebo_core::{
     ThreatSpec,
 };
 use nocebo_data::{DataError, Dataset, OpenOptions, Split};
-use nocebo_engine::EngineModel;
+use nocebo_engine::{Engine, EngineModel};
 use nocebo_graph::{Device, Graph, GraphModel, onnx};
 
 use crate::arguments::{Draw, ExecutorName, Global, Opening, Samples, SplitName};
@@ -187,16 +187,24 @@ pub(crate) struct Loaded {
     pub(crate) executor: String,
 }
 
+/// How `--executor` wants networks planned.
+pub(crate) fn engine_options(global: &Global) -> nocebo_engine::Options {
+    nocebo_engine::Options { winograd: global.executor == ExecutorName::Engine, ..nocebo_engine::Options::default() }
+}
+
+/// The engine as it was asked for, with the instructions that it uses.
+pub(crate) fn engine_name(engine: &Engine, global: &Global) -> String {
+    let name = if global.executor == ExecutorName::Engine { "engine" } else { "engine-direct" };
+    format!("{name} ({})", engine.instruction_set())
+}
+
 /// A frozen network on the executor of `--executor`, or on Burn where the engine lacks one of its nodes.
 pub(crate) fn model(graph: Graph, spec: ModelSpec, global: &Global) -> Result<Loaded, Failure> {
     let device = device(global)?;
     if global.executor != ExecutorName::Burn {
-        let winograd = global.executor == ExecutorName::Engine;
-        let options = nocebo_engine::Options { winograd, ..nocebo_engine::Options::default() };
-        match EngineModel::new(graph.clone(), spec.clone(), options) {
+        match EngineModel::new(graph.clone(), spec.clone(), engine_options(global)) {
             Ok(model) => {
-                let executor =
-                    format!("{} ({})", if winograd { "engine" } else { "engine-direct" }, model.instruction_set());
+                let executor = engine_name(model.engine(), global);
                 return Ok(Loaded { model: Box::new(model), executor });
             }
             Err(nocebo_engine::Error::Unsupported(reason)) => {

@@ -125,9 +125,14 @@ fn frozen_weights_stay_and_an_unknown_one_is_refused() {
 fn a_model_is_described() {
     let folder = trained();
     let shown = succeed(folder.path(), "inspect m.onnx");
-    for part in
-        ["float [batch, 1, 28, 28]", "one of 2 classes (logits)", "multiply-adds", "exact at every node", "nocebo.spec"]
-    {
+    for part in [
+        "float [batch, 1, 28, 28]",
+        "one of 2 classes (logits)",
+        "multiply-adds",
+        "exact at every node",
+        "computes every node",
+        "nocebo.spec",
+    ] {
         assert!(shown.contains(part), "{part}\n{shown}");
     }
     assert!(succeed(folder.path(), "inspect m.onnx --nodes").contains(": Gemm("));
@@ -200,6 +205,43 @@ fn arrays_of_any_type_are_run_and_values_that_would_change_are_refused() {
         let (code, _, error) = nocebo(path, &format!("run typed.onnx {inputs} --out x"));
         assert!(code == 2 && error.contains(mentions) && !path.join("x").exists(), "{error}");
     }
+}
+
+#[test]
+fn run_uses_the_executor_that_it_is_asked_for() {
+    let folder = trained();
+    let path = folder.path();
+    let values: Vec<u8> = (0..5 * 784).flat_map(|at| ((at * 37 % 256) as f32).to_le_bytes()).collect();
+    let array = Array { element: "float32", shape: vec![5, 1, 28, 28], bytes: values };
+    npy::write_array(&path.join("x.npy"), &array).unwrap();
+    let mut answers = Vec::new();
+    for (executor, name) in [("burn", "burn"), ("engine", "engine ("), ("engine-direct", "engine-direct (")] {
+        let run = format!("run m.onnx --input x.npy --gradient --executor {executor} --out {executor}");
+        let shown = succeed(path, &run);
+        assert!(shown.contains(&format!("computed by {name}")), "{shown}");
+        let mut files: Vec<_> = fs::read_dir(path.join(executor)).unwrap().map(|entry| entry.unwrap().path()).collect();
+        files.sort();
+        answers.push(files.iter().map(|file| npy::read_array(file, 9999).unwrap()).collect::<Vec<Array>>());
+    }
+    let floats = |array: &Array| -> Vec<f32> {
+        array.bytes.as_chunks().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect()
+    };
+    for other in &answers[1..] {
+        assert_eq!(other.len(), 2);
+        for (ours, burn) in other.iter().zip(&answers[0]) {
+            assert_eq!(ours.shape, burn.shape);
+            let scale = floats(burn).iter().fold(0.0f32, |scale, value| scale.max(value.abs()));
+            let close = |(a, b): (&f32, &f32)| (a - b).abs() <= 1e-5 * scale;
+            assert!(scale > 0.0 && floats(ours).iter().zip(&floats(burn)).all(close));
+        }
+    }
+    typed_model(&path.join("typed.onnx"));
+    npy::write_array(&path.join("p.npy"), &Array { element: "int64", shape: vec![1], bytes: vec![0; 8] }).unwrap();
+    npy::write_array(&path.join("m.npy"), &Array { element: "bool", shape: vec![1], bytes: vec![0] }).unwrap();
+    npy::write_array(&path.join("v.npy"), &Array { element: "float32", shape: vec![1], bytes: vec![0; 4] }).unwrap();
+    let run = "run typed.onnx --input p.npy --input m.npy --input v.npy --executor engine --out typed";
+    let (code, shown, error) = nocebo(path, run);
+    assert!(code == 0 && shown.contains("computed by burn") && error.contains("runs on the Burn executor"), "{error}");
 }
 
 #[test]
