@@ -88,7 +88,7 @@ fn attack_and_harden_write_what_they_say() {
     let folder = trained();
     let attack = "attack --model m.onnx --data phantoms.npz --attack pgd --threat linf:8 --samples 6 --out adversarial";
     let out = succeed(folder.path(), attack);
-    assert!(out.contains("after rounding"), "{out}");
+    assert!(out.contains("when read back"), "{out}");
     let written = fs::read_to_string(folder.path().join("adversarial/attack.json")).unwrap();
     assert_eq!(written.matches("\"sample\"").count(), 6);
     assert!(folder.path().join("adversarial/labels.csv").is_file());
@@ -468,6 +468,79 @@ fn beats_are_trained_on_attacked_and_written_back_in_their_own_steps() {
     assert!(moved > 0);
     let text = fs::read_to_string(folder.path().join("adversarial/attack.json")).unwrap();
     assert!(text.contains("\"unit\": \"mV\""), "{text}");
+}
+
+#[test]
+fn a_table_is_attacked_in_its_own_steps_and_what_may_not_change_stays() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path();
+    let mut text = "patient;age;sex;glucose;pressure;part a;part b;label\r\n".to_owned();
+    for line in 0..240_u32 {
+        // Two classes that glucose and part a tell apart, with an overlap.
+        let (class, noise) = (line % 2, f64::from(line * 7919 % 101) / 100.0);
+        let glucose = 4.0 + 1.5 * f64::from(class) + 2.0 * noise;
+        let part = 20 + 15 * class + line * 31 % 20;
+        let (age, sex) = (40 + line % 37, if line % 3 == 0 { "f" } else { "\"m\"" });
+        let row = format!("p{line};{age};{sex};{glucose:.1};{};{part};{};{class}\r\n", 110 + line % 40, 100 - part);
+        text.push_str(&row.replace('.', ","));
+    }
+    fs::write(path.join("t.csv"), &text).unwrap();
+    let schema = "groups = ['sex']\nsums = [['part a', 'part b']]\n[column.glucose]\nunit = 'mmol/l'\nminimum = 3\nmaximum = 9\n\
+                  direction = 'decrease'\n";
+    fs::write(path.join("t.schema.toml"), schema).unwrap();
+    let out = succeed(path, "train --data t.csv --architecture mlp --epochs 20 --batch-size 16 --seed 1 --out m.onnx");
+    assert!(out.contains("test accuracy"), "{out}");
+    succeed(path, "attack --model m.onnx --data t.csv --attack pgd --threat linf:2sd --seed 1 --out adversarial");
+    let written = fs::read_to_string(path.join("adversarial/table.csv")).unwrap();
+    let attack: serde_json::Value =
+        serde_json::from_slice(&fs::read(path.join("adversarial/attack.json")).unwrap()).unwrap();
+    let (mut changed, mut fooled) = (0, 0);
+    let number = |cell: &str| cell.replace(',', ".").parse::<f64>().unwrap();
+    for (sample, line) in attack["samples"].as_array().unwrap().iter().zip(written.lines().skip(1)) {
+        let index = sample["sample"].as_u64().unwrap() as usize;
+        let (before, after): (Vec<&str>, Vec<&str>) =
+            (text.lines().nth(index + 1).unwrap().split(';').collect(), line.split(';').collect());
+        for fixed in [0, 1, 2, 7] {
+            assert_eq!(before[fixed], after[fixed], "{line}");
+        }
+        assert!(number(after[3]) <= number(before[3]) && number(after[3]) >= 3.0, "{line}");
+        assert!(after[3].len() <= 3 && after[4].parse::<u32>().is_ok(), "{line}");
+        assert_eq!(number(after[5]) + number(after[6]), 100.0, "{line}");
+        assert!(sample["distance_after_storage"].as_f64().unwrap() <= 2.000_01);
+        changed += usize::from(before != after);
+        fooled += usize::from(sample["success_after_storage"] == true && sample["wrong_before"] == false);
+    }
+    assert!(changed > 20 && fooled > 2, "{changed} {fooled}");
+    // The written table is data like any other: the model is wrong on it before any attack.
+    let again =
+        "attack --model m.onnx --data adversarial --attack noise --threat linf:0 --seed 1 --split train --out again";
+    let out = succeed(path, again);
+    assert!(!out.starts_with("0 samples") && !out.contains(" 0 wrong before"), "{out}");
+    succeed(
+        path,
+        "audit --model m.onnx --data t.csv --attacks fgsm --threat linf:0.5sd --group sex --seed 1 --out audit",
+    );
+    succeed(path, "harden m.onnx --data t.csv --threat linf:0.3 --epochs 1 --seed 1 --out h.onnx");
+    // Another standard deviation is another input.
+    fs::write(path.join("t.schema.toml"), format!("{schema}standard_deviation = 3\n")).unwrap();
+    let (code, _, error) = nocebo(path, "attack --model m.onnx --data t.csv --threat linf:1 --out no");
+    assert!(code == 2 && error.contains("other standard deviations"), "{error}");
+    // A network from elsewhere takes the values as they stand in the file: here class 0 where `b` is above 500.
+    fs::write(path.join("f.csv"), "a,b,label\n1,900,0\n2,100,1\n3,800,0\n4,300,1\n5,700,0\n6,200,1\n").unwrap();
+    let mut b = nocebo_graph::GraphBuilder::new("foreign", Seed(1));
+    let x = b.input("values", &[2]);
+    let x = b.linear("head", &x, (2, 2));
+    let mut graph = b.finish(&[&x]).unwrap();
+    for (name, values, shape) in
+        [("head.weight", vec![0.0, 1.0, 0.0, 0.0], vec![2, 2]), ("head.bias", vec![-500.0, 0.0], vec![2])]
+    {
+        assert!(graph.constants.contains_key(name), "{:?}", graph.constants.keys());
+        graph.constants.insert(name.to_owned(), std::sync::Arc::new(Tensor::floats(&shape, values).unwrap()));
+    }
+    onnx::write(&graph, &path.join("f.onnx")).unwrap();
+    let out =
+        succeed(path, "attack --model f.onnx --data f.csv --attack noise --threat linf:0 --split train --out foreign");
+    assert!(out.contains(", 0 wrong before"), "{out}");
 }
 
 fn records(folder: &Path, out: &str) -> Vec<u8> {

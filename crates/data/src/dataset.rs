@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
 
 use rand::seq::SliceRandom;
 use serde::{Deserialize, Serialize};
@@ -9,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use nocebo_core::segmentation::IGNORED;
 use nocebo_core::{Domain, Label, Samples, Seed, has_finding};
 
+use crate::formats::table::Table;
 use crate::{DataError, Split};
 
 /// Labelled samples of one split, in physical units.
@@ -27,6 +29,15 @@ pub struct Dataset {
     frequency: Option<f64>,
     source: String,
     warnings: Vec<Warning>,
+    origin: Option<Origin>,
+}
+
+/// What the files of a data set hold beside its samples, for those that are written back with it. Samples find theirs by their
+/// index.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Origin {
+    /// Lines of a table.
+    Table(Arc<Table>),
 }
 
 /// Something that was noticed while reading and that may change a result.
@@ -130,6 +141,7 @@ impl Dataset {
             frequency: None,
             source,
             warnings,
+            origin: None,
         })
     }
 
@@ -179,6 +191,20 @@ impl Dataset {
     pub(crate) fn warned(mut self, warnings: impl IntoIterator<Item = Warning>) -> Self {
         self.warnings.extend(warnings);
         self
+    }
+
+    /// The same data with what their files hold beside the samples.
+    pub(crate) fn with_origin(mut self, origin: Origin) -> Self {
+        self.origin = Some(origin);
+        self
+    }
+
+    /// The table that the samples are lines of.
+    pub fn table(&self) -> Option<&Table> {
+        match &self.origin {
+            Some(Origin::Table(table)) => Some(table),
+            _ => None,
+        }
     }
 
     fn check_length(&self, what: &'static str, got: usize) -> Result<(), DataError> {
@@ -279,6 +305,7 @@ impl Dataset {
             frequency: self.frequency,
             source: self.source.clone(),
             warnings,
+            origin: self.origin.clone(),
         })
     }
 

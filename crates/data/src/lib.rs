@@ -15,6 +15,8 @@ pub mod split;
 
 use std::path::Path;
 
+use nocebo_core::Samples;
+
 pub use dataset::{Dataset, Statistics, Warning};
 pub use error::DataError;
 pub use options::{Limits, OpenOptions};
@@ -24,7 +26,8 @@ pub use split::{Fractions, Split, leaks};
 ///
 /// `path` is an `.npz` file in the manner of MedMNIST, or a folder of PNG or JPEG pictures with a `labels.csv` or one
 /// folder a class, or folders `image` and `label` of pictures and masks, or WFDB records with annotated
-/// beats; see [`formats::npz`], [`formats::folder`], [`formats::masks`] and [`formats::beats`].
+/// beats, or a table as CSV; see [`formats::npz`], [`formats::folder`], [`formats::masks`], [`formats::beats`] and
+/// [`formats::table`].
 ///
 /// # Errors
 ///
@@ -34,18 +37,38 @@ pub fn open(path: impl AsRef<Path>, split: Split) -> Result<Dataset, DataError> 
     open_with(path, split, &OpenOptions::default())
 }
 
-/// Writes the samples into the new folder `path` in the format that they came from: WFDB records for signals with a frequency,
+/// Writes the samples into the new folder `path` in the format that they came from: the lines of a table, WFDB records for signals with a frequency,
 /// pictures (with masks, where there are any) for all else.
 ///
 /// # Errors
 ///
-/// As [`formats::beats::write`] and [`formats::folder::write`].
+/// As `open` says of the formats, where a value is not on the domain's grid, [`formats::beats::write`] and [`formats::folder::write`].
 pub fn write(path: impl AsRef<Path>, data: &Dataset) -> Result<(), DataError> {
-    if data.frequency().is_some() {
+    if let Some(table) = data.table() {
+        formats::table::write(path.as_ref(), data, table)
+    } else if data.frequency().is_some() {
         formats::beats::write(path.as_ref(), data)
     } else {
         formats::folder::write(path.as_ref(), data)
     }
+}
+
+/// The samples of `data` as they stand in the folder `path` that [`write`] made of them, in their order.
+///
+/// # Errors
+///
+/// When a file cannot be read, or they are not as many or of another shape than those of `data`.
+pub fn read_back(path: impl AsRef<Path>, data: &Dataset) -> Result<Samples, DataError> {
+    let path = path.as_ref();
+    let samples = if data.table().is_some() {
+        formats::table::read_back(path)?
+    } else if data.frequency().is_some() {
+        formats::beats::read_back(path, data)?
+    } else {
+        formats::folder::read_back(path, data)?
+    };
+    let samples = samples.with_indices(data.samples().indices().to_vec())?;
+    Ok(data.clone().with_samples(samples)?.samples().clone())
 }
 
 /// Reads one split of a data set.
@@ -64,6 +87,9 @@ pub fn open_with(path: impl AsRef<Path>, split: Split, options: &OpenOptions) ->
         if formats::beats::is_layout(path) {
             return formats::beats::read(path, split, options);
         }
+        if formats::table::is_layout(path) {
+            return formats::table::read(path, split, options);
+        }
         return formats::folder::read(path, split, options);
     }
     if !metadata.is_file() {
@@ -72,10 +98,11 @@ pub fn open_with(path: impl AsRef<Path>, split: Split, options: &OpenOptions) ->
     let extension = path.extension().map(|extension| extension.to_string_lossy().to_ascii_lowercase());
     match extension.as_deref() {
         Some("npz") => formats::npz::read(path, split, options),
+        Some("csv") => formats::table::read(path, split, options),
         _ => Err(DataError::refused(
             &file,
             "a file of an unknown kind",
-            "give an .npz file in the manner of MedMNIST, or a folder of PNG or JPEG pictures",
+            "give an .npz file in the manner of MedMNIST, a table as .csv, or a folder of PNG or JPEG pictures",
         )),
     }
 }

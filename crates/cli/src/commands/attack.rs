@@ -37,25 +37,22 @@ pub(crate) fn run(arguments: &Attack, global: &Global) -> Result<(), Failure> {
     let mut values = Vec::with_capacity(data.samples().values().len());
     let mut records = Vec::new();
     let rows: Vec<usize> = (0..data.len()).collect();
+    let goal_of =
+        |rows: &[usize]| Goal::Untargeted { labels: rows.iter().map(|&row| data.labels()[row].clone()).collect() };
     for rows in rows.chunks(arguments.samples.draw.batch_size) {
         let clean = data.samples().select(rows);
-        let labels: Vec<_> = rows.iter().map(|&row| data.labels()[row].clone()).collect();
-        let goal = Goal::Untargeted { labels };
+        let goal = goal_of(rows);
         let outcome = attack.run(model.as_ref(), &clean, &goal, &threat, Seed(global.seed)).or_incomplete()?;
-        let mut stored = outcome.perturbed_inputs.clone();
-        stored.rows_mut().for_each(|row| data.domain().store(row));
+        let (_, stored) = threat.as_stored(&clean, &outcome.perturbed_inputs);
         let before = reached(model.as_ref(), &clean, &goal)?;
         let computed = reached(model.as_ref(), &outcome.perturbed_inputs, &goal)?;
-        let after_storage = reached(model.as_ref(), &stored, &goal)?;
         for (position, &row) in rows.iter().enumerate() {
             records.push(json!({
                 "sample": clean.indices()[position],
                 "label": nocebo_audit::in_brief(&model.spec().task, &data.labels()[row]),
                 "wrong_before": before[position],
                 "success": computed[position],
-                "success_after_storage": after_storage[position],
                 "distance": threat.norm().distance(clean.row(position), outcome.perturbed_inputs.row(position)),
-                "distance_after_storage": threat.norm().distance(clean.row(position), stored.row(position)),
                 "queries": outcome.queries[position].forward,
                 "gradient_queries": outcome.queries[position].backward,
             }));
@@ -67,10 +64,21 @@ pub(crate) fn run(arguments: &Attack, global: &Global) -> Result<(), Failure> {
 
     let stored = Samples::new(values, data.samples().shape())
         .and_then(|samples| samples.with_indices(data.samples().indices().to_vec()));
+    let stored = data.clone().with_samples(stored.or_incomplete()?).or_incomplete()?;
+    nocebo_data::write(&arguments.out, &stored).or_usage()?;
+    // What counts is what a reader of the files sees.
+    let written = nocebo_data::read_back(&arguments.out, &stored).or_incomplete()?;
+    for rows in rows.chunks(arguments.samples.draw.batch_size) {
+        let after_storage = reached(model.as_ref(), &written.select(rows), &goal_of(rows))?;
+        for (&row, reached) in rows.iter().zip(after_storage) {
+            records[row]["success_after_storage"] = json!(reached);
+            let distance = threat.norm().distance(data.samples().row(row), written.row(row));
+            records[row]["distance_after_storage"] = json!(distance);
+        }
+    }
     let count = |field: &str| records.iter().filter(|record| record[field] == true).count();
     let (success, survived, wrong, all) =
         (count("success"), count("success_after_storage"), count("wrong_before"), records.len());
-    nocebo_data::write(&arguments.out, &data.with_samples(stored.or_incomplete()?).or_incomplete()?).or_usage()?;
     let summary = json!({
         "attack": named.name,
         "settings": named.settings,
@@ -84,7 +92,7 @@ pub(crate) fn run(arguments: &Attack, global: &Global) -> Result<(), Failure> {
     let text = serde_json::to_string_pretty(&summary).or_incomplete()?;
     nocebo_core::write_file(&arguments.out.join("attack.json"), text.as_bytes()).or_incomplete()?;
     println!("{all} samples, {wrong} wrong before the attack");
-    println!("{success} wrong as computed, {survived} wrong after rounding to what the file can hold");
+    println!("{success} wrong as computed, {survived} wrong when read back from the files");
     println!("wrote {}", arguments.out.display());
     Ok(())
 }

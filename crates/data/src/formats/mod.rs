@@ -9,6 +9,7 @@ pub mod nifti;
 pub mod npy;
 pub mod npz;
 mod picture;
+pub mod table;
 pub mod wfdb;
 mod zip;
 
