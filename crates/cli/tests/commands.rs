@@ -88,7 +88,7 @@ fn attack_and_harden_write_what_they_say() {
     let folder = trained();
     let attack = "attack --model m.onnx --data phantoms.npz --attack pgd --threat linf:8 --samples 6 --out adversarial";
     let out = succeed(folder.path(), attack);
-    assert!(out.contains("when read back"), "{out}");
+    assert!(out.contains("read back"), "{out}");
     let written = fs::read_to_string(folder.path().join("adversarial/attack.json")).unwrap();
     assert_eq!(written.matches("\"sample\"").count(), 6);
     assert!(folder.path().join("adversarial/labels.csv").is_file());

@@ -24,10 +24,10 @@ pub use split::{Fractions, Split, leaks};
 
 /// Reads one split of a data set with the default [`OpenOptions`].
 ///
-/// `path` is an `.npz` file in the manner of MedMNIST, or a folder of PNG or JPEG pictures with a `labels.csv` or one
-/// folder a class, or folders `image` and `label` of pictures and masks, or WFDB records with annotated
-/// beats, or a table as CSV; see [`formats::npz`], [`formats::folder`], [`formats::masks`], [`formats::beats`] and
-/// [`formats::table`].
+/// `path` is an `.npz` file in the manner of MedMNIST, a table as CSV, or a folder of PNG or JPEG pictures or DICOM images
+/// with a `labels.csv` or one folder a class, or folders `image` and `label` of pictures and masks, or WFDB records with
+/// annotated beats; see [`formats::npz`], [`formats::table`], [`formats::folder`], [`formats::dicom`], [`formats::masks`] and
+/// [`formats::beats`].
 ///
 /// # Errors
 ///
@@ -37,15 +37,18 @@ pub fn open(path: impl AsRef<Path>, split: Split) -> Result<Dataset, DataError> 
     open_with(path, split, &OpenOptions::default())
 }
 
-/// Writes the samples into the new folder `path` in the format that they came from: the lines of a table, WFDB records for signals with a frequency,
-/// pictures (with masks, where there are any) for all else.
+/// Writes the samples into the new folder `path` in the format that they came from: the lines of a table, DICOM images, WFDB
+/// records for signals with a frequency, pictures (with masks, where there are any) for all else.
 ///
 /// # Errors
 ///
-/// As `open` says of the formats, where a value is not on the domain's grid, [`formats::beats::write`] and [`formats::folder::write`].
+/// When a value is not on the domain's grid, and as [`formats::dicom::write_copies`], [`formats::beats::write`] and
+/// [`formats::folder::write`].
 pub fn write(path: impl AsRef<Path>, data: &Dataset) -> Result<(), DataError> {
     if let Some(table) = data.table() {
         formats::table::write(path.as_ref(), data, table)
+    } else if data.files().is_some() {
+        formats::dicom::write_copies(path.as_ref(), data)
     } else if data.frequency().is_some() {
         formats::beats::write(path.as_ref(), data)
     } else {
@@ -62,6 +65,8 @@ pub fn read_back(path: impl AsRef<Path>, data: &Dataset) -> Result<Samples, Data
     let path = path.as_ref();
     let samples = if data.table().is_some() {
         formats::table::read_back(path)?
+    } else if data.files().is_some() {
+        formats::dicom::read_back(path, data)?
     } else if data.frequency().is_some() {
         formats::beats::read_back(path, data)?
     } else {
@@ -90,6 +95,9 @@ pub fn open_with(path: impl AsRef<Path>, split: Split, options: &OpenOptions) ->
         if formats::table::is_layout(path) {
             return formats::table::read(path, split, options);
         }
+        if formats::dicom::is_layout(path) {
+            return formats::dicom::read(path, split, options);
+        }
         return formats::folder::read(path, split, options);
     }
     if !metadata.is_file() {
@@ -99,6 +107,11 @@ pub fn open_with(path: impl AsRef<Path>, split: Split, options: &OpenOptions) ->
     match extension.as_deref() {
         Some("npz") => formats::npz::read(path, split, options),
         Some("csv") => formats::table::read(path, split, options),
+        _ if formats::dicom::is_dicom(path) => Err(DataError::refused(
+            &file,
+            "one DICOM file, which is no labelled data set",
+            "give a folder of them with a `labels.csv` or one folder a class; references of a DICOMDIR are never followed",
+        )),
         _ => Err(DataError::refused(
             &file,
             "a file of an unknown kind",

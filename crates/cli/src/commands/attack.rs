@@ -1,6 +1,7 @@
 //! `nocebo attack`.
 
 use nocebo_core::{DifferentiableModel, Goal, Model, Samples, Seed};
+use nocebo_data::Dataset;
 use serde_json::json;
 
 use crate::arguments::{Attack, Global};
@@ -16,7 +17,7 @@ pub(crate) fn run(arguments: &Attack, global: &Global) -> Result<(), Failure> {
         )));
     }
     let (Loaded { model, .. }, data) = load::model_and_samples(&arguments.samples, global)?;
-    let deviation = load::standard_deviation(&arguments.samples.data, &data, global)?;
+    let deviation = load::standard_deviation(&arguments.samples.data, &data, &arguments.samples.open, global)?;
     let threat = load::threat(&arguments.threat, data.domain(), deviation)?;
     let mut named = load::attacks(&arguments.attack)?;
     let (Some(named), true) = (named.pop(), named.is_empty()) else {
@@ -37,11 +38,8 @@ pub(crate) fn run(arguments: &Attack, global: &Global) -> Result<(), Failure> {
     let mut values = Vec::with_capacity(data.samples().values().len());
     let mut records = Vec::new();
     let rows: Vec<usize> = (0..data.len()).collect();
-    let goal_of =
-        |rows: &[usize]| Goal::Untargeted { labels: rows.iter().map(|&row| data.labels()[row].clone()).collect() };
     for rows in rows.chunks(arguments.samples.draw.batch_size) {
-        let clean = data.samples().select(rows);
-        let goal = goal_of(rows);
+        let (clean, goal) = part(&data, rows);
         let outcome = attack.run(model.as_ref(), &clean, &goal, &threat, Seed(global.seed)).or_incomplete()?;
         let (_, stored) = threat.as_stored(&clean, &outcome.perturbed_inputs);
         let before = reached(model.as_ref(), &clean, &goal)?;
@@ -64,15 +62,16 @@ pub(crate) fn run(arguments: &Attack, global: &Global) -> Result<(), Failure> {
 
     let stored = Samples::new(values, data.samples().shape())
         .and_then(|samples| samples.with_indices(data.samples().indices().to_vec()));
-    let stored = data.clone().with_samples(stored.or_incomplete()?).or_incomplete()?;
-    nocebo_data::write(&arguments.out, &stored).or_usage()?;
-    // What counts is what a reader of the files sees.
-    let written = nocebo_data::read_back(&arguments.out, &stored).or_incomplete()?;
+    let perturbed = data.clone().with_samples(stored.or_incomplete()?).or_incomplete()?;
+    nocebo_data::write(&arguments.out, &perturbed).or_usage()?;
+    let stored = nocebo_data::read_back(&arguments.out, &perturbed).or_incomplete()?;
     for rows in rows.chunks(arguments.samples.draw.batch_size) {
-        let after_storage = reached(model.as_ref(), &written.select(rows), &goal_of(rows))?;
-        for (&row, reached) in rows.iter().zip(after_storage) {
-            records[row]["success_after_storage"] = json!(reached);
-            let distance = threat.norm().distance(data.samples().row(row), written.row(row));
+        let (clean, goal) = part(&data, rows);
+        let stored = stored.select(rows);
+        let after_storage = reached(model.as_ref(), &stored, &goal)?;
+        for (position, &row) in rows.iter().enumerate() {
+            let distance = threat.norm().distance(clean.row(position), stored.row(position));
+            records[row]["success_after_storage"] = json!(after_storage[position]);
             records[row]["distance_after_storage"] = json!(distance);
         }
     }
@@ -92,9 +91,15 @@ pub(crate) fn run(arguments: &Attack, global: &Global) -> Result<(), Failure> {
     let text = serde_json::to_string_pretty(&summary).or_incomplete()?;
     nocebo_core::write_file(&arguments.out.join("attack.json"), text.as_bytes()).or_incomplete()?;
     println!("{all} samples, {wrong} wrong before the attack");
-    println!("{success} wrong as computed, {survived} wrong when read back from the files");
+    println!("{success} wrong as computed, {survived} wrong as read back from what was written");
     println!("wrote {}", arguments.out.display());
     Ok(())
+}
+
+/// The samples of some rows, and the goal to have them decided wrongly.
+fn part(data: &Dataset, rows: &[usize]) -> (Samples, Goal) {
+    let labels = rows.iter().map(|&row| data.labels()[row].clone()).collect();
+    (data.samples().select(rows), Goal::Untargeted { labels })
 }
 
 /// Which samples the model decides as the attacker wants.
