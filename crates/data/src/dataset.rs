@@ -12,6 +12,7 @@ use nocebo_core::segmentation::IGNORED;
 use nocebo_core::{Domain, Label, Samples, Seed, has_finding};
 
 use crate::formats::table::Table;
+use crate::formats::volumes::Files;
 use crate::{DataError, Split};
 
 /// Labelled samples of one split, in physical units.
@@ -40,6 +41,8 @@ pub struct Dataset {
 pub(crate) enum Origin {
     /// Lines of a table.
     Table(Arc<Table>),
+    /// Volumes, of which samples are the centre.
+    Volumes(Arc<Files>),
 }
 
 /// Something that was noticed while reading and that may change a result.
@@ -213,6 +216,14 @@ impl Dataset {
     pub fn table(&self) -> Option<&Table> {
         match &self.origin {
             Some(Origin::Table(table)) => Some(table),
+            _ => None,
+        }
+    }
+
+    /// The volumes that the samples are the centres of.
+    pub(crate) fn volumes(&self) -> Option<&Files> {
+        match &self.origin {
+            Some(Origin::Volumes(files)) => Some(files),
             _ => None,
         }
     }

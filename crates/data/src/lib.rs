@@ -26,7 +26,7 @@ pub use split::{Fractions, Split, leaks};
 ///
 /// `path` is an `.npz` file in the manner of MedMNIST, a table as CSV, or a folder of PNG or JPEG pictures or DICOM images
 /// with a `labels.csv` or one folder a class, or folders `image` and `label` of pictures and masks, or WFDB records with
-/// annotated beats; see [`formats::npz`], [`formats::table`], [`formats::folder`], [`formats::dicom`], [`formats::masks`] and
+/// annotated beats, or volumes; see [`formats::npz`], [`formats::table`], [`formats::volumes`], [`formats::folder`], [`formats::dicom`], [`formats::masks`] and
 /// [`formats::beats`].
 ///
 /// # Errors
@@ -37,7 +37,7 @@ pub fn open(path: impl AsRef<Path>, split: Split) -> Result<Dataset, DataError> 
     open_with(path, split, &OpenOptions::default())
 }
 
-/// Writes the samples into the new folder `path` in the format that they came from: the lines of a table, DICOM images, WFDB
+/// Writes the samples into the new folder `path` in the format that they came from: the lines of a table, volumes, DICOM images, WFDB
 /// records for signals with a frequency, pictures (with masks, where there are any) for all else.
 ///
 /// # Errors
@@ -47,6 +47,8 @@ pub fn open(path: impl AsRef<Path>, split: Split) -> Result<Dataset, DataError> 
 pub fn write(path: impl AsRef<Path>, data: &Dataset) -> Result<(), DataError> {
     if let Some(table) = data.table() {
         formats::table::write(path.as_ref(), data, table)
+    } else if let Some(files) = data.volumes() {
+        formats::volumes::write(path.as_ref(), data, files)
     } else if data.files().is_some() {
         formats::dicom::write_copies(path.as_ref(), data)
     } else if data.frequency().is_some() {
@@ -65,6 +67,8 @@ pub fn read_back(path: impl AsRef<Path>, data: &Dataset) -> Result<Samples, Data
     let path = path.as_ref();
     let samples = if data.table().is_some() {
         formats::table::read_back(path)?
+    } else if let Some(files) = data.volumes() {
+        formats::volumes::read_back(path, data, files)?
     } else if data.files().is_some() {
         formats::dicom::read_back(path, data)?
     } else if data.frequency().is_some() {
@@ -86,6 +90,9 @@ pub fn open_with(path: impl AsRef<Path>, split: Split, options: &OpenOptions) ->
     let file = formats::file_name(path);
     let metadata = std::fs::metadata(path).map_err(DataError::reading(&file))?;
     if metadata.is_dir() {
+        if formats::volumes::is_layout(path) {
+            return formats::volumes::read(path, split, options);
+        }
         if formats::masks::is_layout(path) {
             return formats::masks::read(path, split, options);
         }

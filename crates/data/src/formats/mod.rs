@@ -11,6 +11,7 @@ pub mod npy;
 pub mod npz;
 mod picture;
 pub mod table;
+pub mod volumes;
 pub mod wfdb;
 mod zip;
 
