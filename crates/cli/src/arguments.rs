@@ -65,6 +65,8 @@ pub(crate) enum Command {
     Attacks(Attacks),
     /// Describe an ONNX model: inputs, task, operators, size, gradients, taps, metadata.
     Inspect(Inspect),
+    /// Describe a data set.
+    Data(Data),
     /// Run any ONNX model on arrays.
     Run(Run),
     /// Check that this machine and this build work.
@@ -463,6 +465,31 @@ pub(crate) struct Inspect {
     /// Print every node instead: `output: Operator(inputs; attributes)`.
     #[arg(long)]
     pub(crate) nodes: bool,
+}
+
+/// Arguments of `data`.
+#[derive(Args, Debug)]
+pub(crate) struct Data {
+    #[command(subcommand)]
+    pub(crate) inspect: InspectData,
+}
+
+/// What is done with a data set.
+#[derive(Debug, Subcommand)]
+pub(crate) enum InspectData {
+    /// Print shape, unit, bounds, classes, splits, patients (their number), statistics and problems of a data set.
+    Inspect {
+        /// Whatever `--data` of the other commands takes.
+        data: PathBuf,
+        /// Print JSON instead.
+        #[arg(long)]
+        json: bool,
+        /// Print the schema of a table instead, everything that was inferred included.
+        #[arg(long, conflicts_with = "json")]
+        schema: bool,
+        #[command(flatten)]
+        open: Opening,
+    },
 }
 
 /// Arguments of `run`.

@@ -6,11 +6,11 @@ use std::fs;
 use std::path::Path;
 
 use assert_cmd::Command;
-use nocebo_core::{Domain, Label, Samples, Seed};
+use nocebo_core::{Domain, DomainConfig, Field, Label, Samples, Seed, Unit};
 use nocebo_data::formats::npy::{self, Array};
-use nocebo_data::formats::{npz, wfdb};
+use nocebo_data::formats::{nifti, npz, wfdb};
 use nocebo_data::phantoms::chest_xray::{ChestXray, ChestXrayConfig};
-use nocebo_data::{Dataset, Split};
+use nocebo_data::{Dataset, OpenOptions, Split};
 use nocebo_graph::operators::{Arithmetic, Operator, Unary};
 use nocebo_graph::{ElementType, Graph, Input, Node, Tensor, onnx};
 use tempfile::TempDir;
@@ -541,6 +541,67 @@ fn a_table_is_attacked_in_its_own_steps_and_what_may_not_change_stays() {
     let out =
         succeed(path, "attack --model f.onnx --data f.csv --attack noise --threat linf:0 --split train --out foreign");
     assert!(out.contains(", 0 wrong before"), "{out}");
+}
+
+#[test]
+fn volumes_are_attacked_in_their_own_steps_and_described() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path();
+    let mut table = "file,label,patient\n".to_owned();
+    fs::create_dir(path.join("ct")).unwrap();
+    for at in 0..40_usize {
+        // A bright corner in every other one, in steps of 2 HU.
+        let ill = at % 2 == 1;
+        let value = |voxel: usize| {
+            let noise = ((voxel * 7919 + at * 104_729) % 50) as f32 * 2.0;
+            noise - if ill && voxel < 16 { 20.0 } else { 60.0 }
+        };
+        let samples = Samples::new((0..4 * 4 * 4).map(value).collect(), &[1, 4, 4, 4]).unwrap();
+        let config = DomainConfig {
+            shape: vec![1, 4, 4, 4],
+            unit: Unit::Hounsfield,
+            lower: Field::Uniform(-1024.0),
+            upper: Field::Uniform(3070.0),
+            resolution: Field::Uniform(2.0),
+            region: None,
+        };
+        let volume = nifti::Volume::new(samples.clone(), config.try_into().unwrap(), [2.0, 1.0, 1.0]).unwrap();
+        nifti::write(&path.join(format!("ct/{at:02}.nii.gz")), &volume, &samples).unwrap();
+        table += &format!("{at:02}.nii.gz,{},CANARY{at}\n", if ill { "ill" } else { "well" });
+    }
+    fs::write(path.join("ct/labels.csv"), table).unwrap();
+    let shown = succeed(path, "data inspect ct --unit HU --seed 1");
+    for expected in ["volumes (NIfTI", "[1, 4, 4, 4]", "HU, in steps of 2", "8 samples, 8 patient(s)", "none found"] {
+        assert!(shown.contains(expected), "{expected} in\n{shown}");
+    }
+    let json = succeed(path, "data inspect ct --json --unit HU --seed 1");
+    let read: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_eq!((read["unit"].as_str(), read["splits"][2]["samples"].as_u64()), (Some("HU"), Some(8)));
+    assert!(!shown.contains("CANARY") && !json.contains("CANARY"));
+    assert_eq!(nocebo(path, "data inspect absent").0, 3);
+    assert_eq!(nocebo(path, "data inspect ct --schema").0, 2);
+
+    succeed(path, "train --data ct --unit HU --architecture mlp --epochs 20 --batch-size 8 --seed 1 --out m.onnx");
+    succeed(
+        path,
+        "attack --model m.onnx --data ct --unit HU --attack pgd --threat linf:10HU --seed 1 --out adversarial",
+    );
+    let attack: serde_json::Value =
+        serde_json::from_slice(&fs::read(path.join("adversarial/attack.json")).unwrap()).unwrap();
+    let read = |file: &Path| nifti::read(file, &OpenOptions::default()).unwrap();
+    let mut fooled = 0;
+    for sample in attack["samples"].as_array().unwrap() {
+        let index = sample["sample"].as_u64().unwrap();
+        let clean = read(&path.join(format!("ct/{index:02}.nii.gz")));
+        let written = read(&path.join(format!("adversarial/{index:06}.nii.gz")));
+        assert_eq!((written.spacing(), written.affine()), (clean.spacing(), clean.affine()));
+        for (one, other) in clean.samples().values().iter().zip(written.samples().values()) {
+            let steps = (one - other) / 2.0;
+            assert!(steps.fract() == 0.0 && steps.abs() <= 5.0, "{one} {other}");
+        }
+        fooled += usize::from(sample["success_after_storage"] == true && sample["wrong_before"] == false);
+    }
+    assert!(fooled > 0, "{attack}");
 }
 
 fn records(folder: &Path, out: &str) -> Vec<u8> {

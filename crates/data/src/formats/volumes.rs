@@ -20,13 +20,21 @@ use nocebo_core::{Domain, DomainConfig, Field, Label, Samples};
 
 use super::folder::{self, Listing, entries, patient_warnings};
 use super::labels::named;
-use super::nifti;
+use super::{meta_image, nifti, nrrd, raster};
 use crate::dataset::Origin;
 use crate::split::assign;
 use crate::{DataError, Dataset, OpenOptions, Split, Warning};
 
 const FOLDERS: [(&str, &str); 3] = [("images", "labels"), ("image", "label"), ("imagesTr", "labelsTr")];
-const ENDINGS: [&str; 2] = [".nii", ".nii.gz"];
+/// Endings of volumes, and what is written in their place: headers and values in one file.
+const ENDINGS: [(&str, &str); 6] = [
+    (".nii", ".nii"),
+    (".nii.gz", ".nii.gz"),
+    (".nrrd", ".nrrd"),
+    (".nhdr", ".nrrd"),
+    (".mha", ".mha"),
+    (".mhd", ".mha"),
+];
 
 /// Where the volumes of a data set lie; samples find theirs by their index.
 #[derive(Clone, Debug, PartialEq)]
@@ -38,7 +46,12 @@ pub(crate) struct Files {
 
 /// Whether a file is named as a volume.
 pub(crate) fn has_volume_name(name: &str) -> bool {
-    ENDINGS.iter().any(|ending| name.to_ascii_lowercase().ends_with(ending))
+    ending(name).is_some()
+}
+
+fn ending(name: &str) -> Option<&'static str> {
+    let name = name.to_ascii_lowercase();
+    ENDINGS.iter().rfind(|(ending, _)| name.ends_with(ending)).map(|(_, written)| *written)
 }
 
 /// Whether a folder, or a folder in it, holds volumes.
@@ -49,23 +62,41 @@ pub fn is_layout(path: &Path) -> bool {
 }
 
 /// A volume of any of the formats.
-struct Volume(nifti::Volume);
+enum Volume {
+    Nifti(nifti::Volume),
+    Nrrd(raster::Volume),
+    MetaImage(raster::Volume),
+}
 
 impl Volume {
     fn read(path: &Path, options: &OpenOptions) -> Result<Self, DataError> {
-        nifti::read(path, options).map(Self)
+        match ending(&super::file_name(path)) {
+            Some(".nrrd") => nrrd::read(path, options).map(Self::Nrrd),
+            Some(".mha") => meta_image::read(path, options).map(Self::MetaImage),
+            _ => nifti::read(path, options).map(Self::Nifti),
+        }
     }
 
     fn samples(&self) -> &Samples {
-        self.0.samples()
+        match self {
+            Self::Nifti(volume) => volume.samples(),
+            Self::Nrrd(volume) | Self::MetaImage(volume) => volume.samples(),
+        }
     }
 
     fn domain(&self) -> &Domain {
-        self.0.domain()
+        match self {
+            Self::Nifti(volume) => volume.domain(),
+            Self::Nrrd(volume) | Self::MetaImage(volume) => volume.domain(),
+        }
     }
 
     fn write(&self, path: &Path, samples: &Samples) -> Result<(), DataError> {
-        nifti::write(path, &self.0, samples)
+        match self {
+            Self::Nifti(volume) => nifti::write(path, volume, samples),
+            Self::Nrrd(volume) => nrrd::write(path, volume, samples),
+            Self::MetaImage(volume) => meta_image::write(path, volume, samples),
+        }
     }
 }
 
@@ -317,11 +348,8 @@ pub(crate) fn read_back(path: &Path, data: &Dataset, files: &Files) -> Result<Sa
 /// Names of written volumes: the number of the sample, and the ending of its source.
 fn names(data: &Dataset, files: &Files) -> Vec<String> {
     let folder = if files.masks.is_some() { format!("{}/", FOLDERS[0].0) } else { String::new() };
-    let name = |&index: &u64| {
-        let source = files.volumes[index as usize].to_ascii_lowercase();
-        let ending = ENDINGS.iter().rfind(|ending| source.ends_with(**ending)).copied().unwrap_or_default();
-        format!("{folder}{index:06}{ending}")
-    };
+    let name =
+        |&index: &u64| format!("{folder}{index:06}{}", ending(&files.volumes[index as usize]).unwrap_or_default());
     data.samples().indices().iter().map(name).collect()
 }
 
