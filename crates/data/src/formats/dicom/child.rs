@@ -3,7 +3,7 @@
 //! The child is this program again. It is asked for one file after another by lines of JSON on its standard input and answers
 //! on its standard output. For each file it limits its own memory to 512 MiB, and 8 bytes more for each byte of the file above
 //! 32 MiB, and its processor time to 2 s (rounded up to the next whole second by the system) and one more for each 16 MiB of
-//! the file. The parent waits five times as long, since a machine may be busy. A child that died is replaced for the next file.
+//! the file. The parent waits fifteen times as long, since a machine may be busy. A child that died is replaced for the next file.
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -198,7 +198,7 @@ impl Reader {
         let (memory, seconds) = allowance(metadata.len());
         // A child that is gone answers below.
         let _ = writeln!(running.requests, "{line}");
-        match running.answers.recv_timeout(Duration::from_secs(5 * seconds)) {
+        match running.answers.recv_timeout(Duration::from_secs(PATIENCE * seconds)) {
             Ok(Ok((Ok(mut image), values))) => {
                 image.values = values;
                 Ok(image)
@@ -210,7 +210,7 @@ impl Reader {
             }
             Err(RecvTimeoutError::Timeout) => {
                 self.stop();
-                Err(too_long(name, 5 * seconds))
+                Err(too_long(name, PATIENCE * seconds))
             }
         }
     }
@@ -242,6 +242,8 @@ impl Running {
         let mut child = Command::new(program)
             .args(arguments.iter().map(OsStr::new))
             .env(VARIABLE, "1")
+            // A child that gives up does so at once.
+            .env("RUST_BACKTRACE", "0")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
@@ -302,11 +304,19 @@ fn read_number(output: &mut impl Read) -> io::Result<u64> {
     Ok(u64::from_le_bytes(eight))
 }
 
+/// How much longer the parent waits than the child may compute.
+const PATIENCE: u64 = 15;
+
 const ADVICE: &str = "leave it out, or convert it with a tool of the device that made it";
 
 fn too_long(name: &str, seconds: u64) -> DataError {
     DataError::refused(name, format!("a file that is not read within {seconds} s"), ADVICE)
 }
+
+/// Processor time is used up (SIGXCPU on Linux and macOS).
+const TIME: i32 = 24;
+/// A program gave up (SIGABRT): memory that it was not given.
+const ABORT: i32 = 6;
 
 /// Why a child that is gone did not answer.
 fn died(name: &str, status: Option<ExitStatus>, memory: u64, seconds: u64) -> DataError {
@@ -314,10 +324,6 @@ fn died(name: &str, status: Option<ExitStatus>, memory: u64, seconds: u64) -> Da
     let signal = status.and_then(|status| std::os::unix::process::ExitStatusExt::signal(&status));
     #[cfg(not(unix))]
     let signal: Option<i32> = status.and(None);
-    /// Processor time is used up (SIGXCPU on Linux and macOS).
-    const TIME: i32 = 24;
-    /// A program gave up (SIGABRT): memory that it was not given.
-    const ABORT: i32 = 6;
     match signal {
         Some(TIME) => {
             DataError::refused(name, format!("a file that takes more than {seconds} s of processor time"), ADVICE)

@@ -1,4 +1,4 @@
-//! Compressed frames: runs of bytes (RLE), JPEG baseline and lossless, JPEG 2000.
+//! Compressed frames: runs of bytes (RLE), JPEG baseline, extended and lossless, JPEG-LS, JPEG 2000.
 //!
 //! What a stream says of its size must be what the attributes say, and is looked at before anything is decoded.
 //!
@@ -10,6 +10,7 @@ use jpeg_decoder::{ColorTransform, Decoder, PixelFormat};
 use jpeg2k::DecodeParameters;
 
 use super::image::Layout;
+use super::{jpeg, jpeg_ls};
 use crate::DataError;
 
 /// How frames are compressed.
@@ -43,11 +44,6 @@ pub(super) fn is_lossy(syntax: &str) -> bool {
 /// Whether pixels of a transfer syntax are none of the four kinds that are not compressed.
 pub(super) fn is_compressed(syntax: &str) -> bool {
     !matches!(syntax, "1.2.840.10008.1.2" | "1.2.840.10008.1.2.1" | "1.2.840.10008.1.2.1.99" | "1.2.840.10008.1.2.2")
-}
-
-/// Whether luminance and chrominance come out of the decoder as such.
-pub(super) fn keeps_colours(syntax: &str, _frame: &[u8]) -> bool {
-    !matches!(codec(syntax), Some((Codec::Jpeg2000, _)))
 }
 
 /// The bytes of each frame.
@@ -110,7 +106,8 @@ pub(super) fn decode(name: &str, syntax: &str, bytes: &[u8], layout: &Layout) ->
         Some((Codec::Runs, _)) => runs(name, bytes, layout),
         Some((Codec::Jpeg, _)) => jpeg(name, bytes, layout),
         Some((Codec::Jpeg2000, _)) => jpeg2000(name, bytes, layout),
-        Some((Codec::JpegLs, _)) | None => {
+        Some((Codec::JpegLs, _)) => jpeg_ls(name, bytes, layout),
+        None => {
             let shown = if syntax.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.') { syntax } else { "?" };
             let what = format!("the transfer syntax {shown}");
             let advice = "convert the file to an uncompressed one, for example with dcmconv, dcmdjpls or gdcmconv";
@@ -182,24 +179,26 @@ fn runs(name: &str, bytes: &[u8], layout: &Layout) -> Result<Vec<i32>, DataError
     Ok(words)
 }
 
+fn check_bits(name: &str, kind: &str, layout: &Layout, got: u16) -> Result<(), DataError> {
+    if got <= layout.allocated {
+        return Ok(());
+    }
+    Err(DataError::format(name, format!("bits of the {kind} stream"), format!("at most {}", layout.allocated), got))
+}
+
 fn jpeg(name: &str, bytes: &[u8], layout: &Layout) -> Result<Vec<i32>, DataError> {
+    let header = jpeg::header(name, bytes)?;
+    check_size(name, "JPEG", layout, [header.columns, header.rows, header.samples()])?;
+    check_bits(name, "JPEG", layout, header.precision)?;
+    if header.sequential {
+        return jpeg::decode(name, bytes, header);
+    }
     let mut decoder = Decoder::new(bytes);
     decoder.set_max_decoding_buffer_size(layout.frame_values() * 4 + (1 << 20));
-    decoder.read_info().map_err(|error| broken(name, "JPEG", error))?;
-    let info = decoder.info().ok_or_else(|| broken(name, "JPEG", "no header"))?;
-    let (samples, wide) = match info.pixel_format {
-        PixelFormat::L8 => (1, false),
-        PixelFormat::L16 => (1, true),
-        PixelFormat::RGB24 => (3, false),
-        PixelFormat::CMYK32 => (4, false),
-    };
-    check_size(name, "JPEG", layout, [usize::from(info.width), usize::from(info.height), samples])?;
-    if wide && layout.allocated < 16 {
-        return Err(DataError::format(name, "bits of the JPEG stream", layout.allocated, 16));
-    }
     decoder.set_color_transform(ColorTransform::None);
     let decoded = decoder.decode().map_err(|error| broken(name, "JPEG", error))?;
-    let words: Vec<i32> = if wide {
+    let is_wide = decoder.info().is_some_and(|info| info.pixel_format == PixelFormat::L16);
+    let words: Vec<i32> = if is_wide {
         decoded.chunks_exact(2).map(|pair| i32::from(u16::from_ne_bytes([pair[0], pair[1]]))).collect()
     } else {
         decoded.into_iter().map(i32::from).collect()
@@ -208,6 +207,13 @@ fn jpeg(name: &str, bytes: &[u8], layout: &Layout) -> Result<Vec<i32>, DataError
         return Err(DataError::format(name, "values of the JPEG stream", layout.frame_values(), words.len()));
     }
     Ok(words)
+}
+
+fn jpeg_ls(name: &str, bytes: &[u8], layout: &Layout) -> Result<Vec<i32>, DataError> {
+    let header = jpeg_ls::header(name, bytes)?;
+    check_size(name, "JPEG-LS", layout, [header.columns, header.rows, header.samples])?;
+    check_bits(name, "JPEG-LS", layout, header.precision)?;
+    jpeg_ls::decode(name, bytes, header)
 }
 
 fn jpeg2000(name: &str, bytes: &[u8], layout: &Layout) -> Result<Vec<i32>, DataError> {

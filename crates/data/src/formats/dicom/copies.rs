@@ -44,7 +44,7 @@ pub fn write_copies(path: &Path, data: &Dataset) -> Result<(), DataError> {
     let mut copies = Vec::with_capacity(data.len());
     for (row, file) in files.iter().enumerate() {
         let image = reader.read(file, &crate::formats::file_name(file), Limits::default().pixels, true)?;
-        copies.push(copy(&names[row], row, image, data, &pseudonyms[row])?);
+        copies.push(copy(&names[row], row, &image, data, &pseudonyms[row])?);
     }
     write_files(path, &names, &copies, &data.clone().with_patients(pseudonyms)?)
 }
@@ -60,7 +60,7 @@ fn pseudonyms(patients: &[String]) -> Vec<String> {
 }
 
 /// The attributes of a copy.
-fn copy(name: &str, row: usize, image: Image, data: &Dataset, patient: &str) -> Result<Elements, DataError> {
+fn copy(name: &str, row: usize, image: &Image, data: &Dataset, patient: &str) -> Result<Elements, DataError> {
     let Storage::Whole { bits: bits @ ..=16, signed, slope, intercept } = image.storage else {
         let advice = "attack images whose values are whole numbers of at most 16 bits";
         return Err(DataError::refused(
@@ -69,7 +69,7 @@ fn copy(name: &str, row: usize, image: Image, data: &Dataset, patient: &str) -> 
             advice,
         ));
     };
-    let stored = numbers(row, &image, data, slope, intercept)?;
+    let stored = numbers(row, image, data, slope, intercept)?;
     let new = NewImage {
         modality: &image.modality,
         shape: image.shape,

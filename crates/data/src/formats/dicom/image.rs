@@ -81,6 +81,9 @@ pub enum Storage {
     Float,
 }
 
+/// Values, their bounds, and how they are stored.
+type Pixels = (Vec<f32>, (f64, f64), Storage);
+
 /// How pixels lie in the file.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Layout {
@@ -181,7 +184,8 @@ fn code(text: &str) -> String {
 fn digest(root: &Group<'_>, tag: Tag) -> Option<String> {
     let text = trimmed(root.bytes(tag)?);
     let digest = Sha256::digest(text);
-    (!text.is_empty()).then(|| digest.iter().take(16).map(|byte| format!("{byte:02x}")).collect())
+    let number = digest.iter().take(16).fold(0, |number: u128, byte| number << 8 | u128::from(*byte));
+    (!text.is_empty()).then(|| format!("{number:032x}"))
 }
 
 fn kept(root: &Group<'_>) -> Vec<(Tag, [u8; 2], String)> {
@@ -247,7 +251,7 @@ fn layout(name: &str, root: &Group<'_>, float: Option<(Tag, usize)>, limit: u64)
     let frames = match root.text(tags::FRAMES) {
         None => 1,
         Some(text) => match text.parse::<u64>() {
-            Ok(frames @ 1..) if frames <= i32::MAX as u64 => frames,
+            Ok(frames @ 1..) if i32::try_from(frames).is_ok() => frames,
             _ => return Err(root.wrong(tags::FRAMES, "a number of frames from 1", "another text")),
         },
     };
@@ -294,13 +298,7 @@ fn layout(name: &str, root: &Group<'_>, float: Option<(Tag, usize)>, limit: u64)
     })
 }
 
-fn floats(
-    name: &str,
-    file: &File<'_>,
-    tag: Tag,
-    size: usize,
-    layout: &Layout,
-) -> Result<(Vec<f32>, (f64, f64), Storage), DataError> {
+fn floats(name: &str, file: &File<'_>, tag: Tag, size: usize, layout: &Layout) -> Result<Pixels, DataError> {
     let bytes = file.bytes(tag).unwrap_or_default();
     let expected = layout.frames * layout.frame_values() * size;
     if bytes.len() != expected || layout.samples != 1 {
@@ -330,7 +328,7 @@ fn wholes(
     layout: &Layout,
     with_pixels: bool,
     warnings: &mut Vec<String>,
-) -> Result<(Vec<f32>, (f64, f64), Storage), DataError> {
+) -> Result<Pixels, DataError> {
     let meaning = Meaning::of(file, layout)?;
     let (bounds, storage) = meaning.describe(layout);
     if !(bounds.0 < bounds.1 && (bounds.1 as f32).is_finite() && (bounds.0 as f32).is_finite()) {
@@ -357,7 +355,7 @@ fn wholes(
         let fragments = file.fragments().unwrap_or_default();
         for (at, bytes) in codecs::frames(name, &fragments, layout.frames)?.iter().enumerate() {
             let mut words = codecs::decode(name, &file.syntax, bytes, layout)?;
-            if matches!(layout.colours, Colours::Ybr | Colours::Ybr422) && codecs::keeps_colours(&file.syntax, bytes) {
+            if matches!(layout.colours, Colours::Ybr | Colours::Ybr422) {
                 to_rgb(&mut words);
             }
             put(at, &words);

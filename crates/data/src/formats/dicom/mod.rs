@@ -13,9 +13,9 @@
 //! | read | as |
 //! |---|---|
 //! | uncompressed little and big endian, deflated, RLE | 1, 8, 16 and 32 bits; floats |
-//! | JPEG baseline and lossless, JPEG 2000 (HT too) | 8 to 16 bits |
+//! | JPEG baseline, extended and lossless, JPEG-LS, JPEG 2000 (HT too) | 8 to 16 bits |
 //! | MONOCHROME1, MONOCHROME2 | one channel |
-//! | RGB, YBR_FULL, YBR_FULL_422, PALETTE COLOR | red, green, blue |
+//! | RGB, `YBR_FULL`, `YBR_FULL_422`, PALETTE COLOR | red, green, blue |
 //!
 //! Refused by name: other transfer syntaxes, files without a file header, segmented palettes, objects that are no images. Which
 //! sample files agree with pydicom is in `DICOM.md` of this crate.
@@ -31,7 +31,11 @@ mod codecs;
 mod copies;
 mod elements;
 mod image;
+mod jpeg;
+mod jpeg_ls;
 mod tags;
+#[cfg(test)]
+mod tests;
 mod write;
 
 use std::collections::BTreeSet;
@@ -67,6 +71,15 @@ const LOOKED_AT: usize = 256;
 /// above, is too large, or takes too much memory or time; when [`isolate`] was not called.
 pub fn read_image(path: &Path, limits: Limits) -> Result<Image, DataError> {
     Reader::default().read(path, &super::file_name(path), limits.pixels, true)
+}
+
+/// Decodes the bytes of a file in this process, without limits of memory and time: for bytes that are known to be harmless.
+///
+/// # Errors
+///
+/// As [`read_image`].
+pub fn decode(name: &str, bytes: &[u8], limits: Limits) -> Result<Image, DataError> {
+    image::decode(name, bytes, limits.pixels, true)
 }
 
 /// Whether a file begins as a DICOM file does.
@@ -245,7 +258,7 @@ fn read_images(
     let mut first: Option<(&String, Alike, Domain)> = None;
     let mut values = Vec::new();
     let mut kept: Vec<usize> = Vec::with_capacity(rows.len());
-    let mut warnings = BTreeSet::new();
+    let (mut warnings, mut spacings) = (BTreeSet::new(), BTreeSet::new());
     for &row in rows {
         let file = &listing.files[row];
         let image = match reader.read(&path.join(file), file, options.limits.pixels, true) {
@@ -276,6 +289,7 @@ fn read_images(
         if image.burned_in {
             warnings.insert(format!("`{file}` says that names or dates are burned into its picture"));
         }
+        spacings.insert(image.spacing.map(|sides| sides.map(f64::to_bits)));
         values.extend(seen(image, domain, options.window.is_some()));
         kept.push(row);
     }
@@ -284,6 +298,10 @@ fn read_images(
     };
     if alike.inverted {
         let text = "the images show their least value white (MONOCHROME1); values are turned over".to_owned();
+        listing.warnings.push(Warning::Assumption { text });
+    }
+    if spacings.len() > 1 {
+        let text = format!("the images have {} different pixel spacings; none is resampled", spacings.len());
         listing.warnings.push(Warning::Assumption { text });
     }
     listing.warnings.extend(warnings.into_iter().map(|text| Warning::Assumption { text }));
@@ -374,6 +392,14 @@ fn domain_of(image: &Image, options: &OpenOptions) -> Result<Domain, DataError> 
             (centre - width / 2.0, centre + width / 2.0)
         };
         (lower, upper) = (lower.max(low), upper.min(high));
+        if lower >= upper {
+            let got = format!("{centre}, {width} of {} to {}", image.bounds.0, image.bounds.1);
+            return Err(DataError::InvalidOption {
+                field: "window",
+                must_be: "a part of what the images can hold",
+                got,
+            });
+        }
     }
     let (lower, upper) = options.bounds_or((lower as f32, upper as f32))?;
     let config = DomainConfig {
