@@ -26,10 +26,10 @@ pub use survey::Survey;
 
 /// Reads one split of a data set with the default [`OpenOptions`].
 ///
-/// `path` is an `.npz` file in the manner of MedMNIST, a table as CSV, or a folder of PNG or JPEG pictures or DICOM images
-/// with a `labels.csv` or one folder a class, or folders `image` and `label` of pictures and masks, or WFDB records with
-/// annotated beats, or volumes; see [`formats::npz`], [`formats::table`], [`formats::volumes`], [`formats::folder`], [`formats::dicom`], [`formats::masks`] and
-/// [`formats::beats`].
+/// `path` is an `.npz` file in the manner of MedMNIST ([`formats::npz`]), a table as CSV ([`formats::table`]), or a folder: of
+/// PNG or JPEG pictures ([`formats::folder`]), DICOM images ([`formats::dicom`]) or volumes ([`formats::volumes`]) with a
+/// `labels.csv` or one folder a class; of pictures ([`formats::masks`]) or volumes and their masks; of pictures with boxes
+/// ([`formats::boxes`]); or of WFDB records with annotated beats ([`formats::beats`]).
 ///
 /// # Errors
 ///
@@ -94,6 +94,9 @@ pub fn open_with(path: impl AsRef<Path>, split: Split, options: &OpenOptions) ->
     if metadata.is_dir() {
         if formats::volumes::is_layout(path) {
             return formats::volumes::read(path, split, options);
+        }
+        if formats::boxes::is_layout(path) {
+            return formats::boxes::read(path, split, options);
         }
         if formats::masks::is_layout(path) {
             return formats::masks::read(path, split, options);
