@@ -154,7 +154,7 @@ pub(crate) enum OptimizerName {
 /// Arguments of `train`.
 #[derive(Args, Debug)]
 pub(crate) struct Train {
-    /// A MedMNIST-style .npz, a folder of images (DICOM too, or with masks), or a folder of WFDB records.
+    /// A MedMNIST-style .npz, a .csv table, or a folder of images (DICOM too, or with masks), volumes or WFDB records.
     #[arg(long)]
     pub(crate) data: PathBuf,
     #[command(flatten)]
@@ -192,7 +192,7 @@ pub(crate) enum HardenMethod {
 pub(crate) struct Harden {
     /// ONNX file to start from.
     pub(crate) model: PathBuf,
-    /// A MedMNIST-style .npz, a folder of images (DICOM too, or with masks), or a folder of WFDB records.
+    /// A MedMNIST-style .npz, a .csv table, or a folder of images (DICOM too, or with masks), volumes or WFDB records.
     #[arg(long)]
     pub(crate) data: PathBuf,
     #[command(flatten)]
@@ -283,7 +283,7 @@ pub(crate) struct Samples {
     /// ONNX file.
     #[arg(long)]
     pub(crate) model: PathBuf,
-    /// A MedMNIST-style .npz, a folder of images (DICOM too, or with masks), or a folder of WFDB records.
+    /// A MedMNIST-style .npz, a .csv table, or a folder of images (DICOM too, or with masks), volumes or WFDB records.
     #[arg(long)]
     pub(crate) data: PathBuf,
     #[command(flatten)]
@@ -306,7 +306,7 @@ pub(crate) struct Audit {
     /// ONNX file.
     #[arg(long, required_unless_present = "recipe")]
     pub(crate) model: Option<PathBuf>,
-    /// A MedMNIST-style .npz, or a folder of images.
+    /// A MedMNIST-style .npz, a .csv table, or a folder of images (DICOM too, or with masks), volumes or WFDB records.
     #[arg(long, required_unless_present = "recipe")]
     pub(crate) data: Option<PathBuf>,
     #[command(flatten)]
@@ -377,7 +377,7 @@ pub(crate) struct Init {
     /// ONNX file.
     #[arg(long)]
     pub(crate) model: PathBuf,
-    /// A MedMNIST-style .npz, or a folder of images.
+    /// A MedMNIST-style .npz, a .csv table, or a folder of images (DICOM too, or with masks), volumes or WFDB records.
     #[arg(long)]
     pub(crate) data: PathBuf,
     /// Recipe to write; never over an existing file.
@@ -419,7 +419,7 @@ pub(crate) struct Transfer {
     /// ONNX files, separated by commas; two at least.
     #[arg(long, required = true, value_delimiter = ',')]
     pub(crate) models: Vec<PathBuf>,
-    /// A MedMNIST-style .npz, or a folder of images.
+    /// A MedMNIST-style .npz, a .csv table, or a folder of images (DICOM too, or with masks), volumes or WFDB records.
     #[arg(long)]
     pub(crate) data: PathBuf,
     #[command(flatten)]

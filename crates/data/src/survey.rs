@@ -202,6 +202,7 @@ fn few(numbers: &[u64]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fmt::Write as _;
     use std::fs;
 
     #[test]
@@ -211,7 +212,7 @@ mod tests {
         let mut text = "patient,split,sex,a,b,label\n".to_owned();
         for (line, split) in ["train", "train", "train", "test", "test", "validation"].into_iter().enumerate() {
             let sex = if line % 2 == 0 { "f" } else { "m" };
-            text += &format!("CANARY{},{split},{sex},{},7.{line},{}\n", line / 2, line % 3, line % 2);
+            writeln!(text, "CANARY{},{split},{sex},{},7.{line},{}", line / 2, line % 3, line % 2).unwrap();
         }
         // The first line again, of another patient.
         text += "CANARY9,train,f,0,7.0,0\n";

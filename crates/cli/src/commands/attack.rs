@@ -91,7 +91,7 @@ pub(crate) fn run(arguments: &Attack, global: &Global) -> Result<(), Failure> {
     let text = serde_json::to_string_pretty(&summary).or_incomplete()?;
     nocebo_core::write_file(&arguments.out.join("attack.json"), text.as_bytes()).or_incomplete()?;
     println!("{all} samples, {wrong} wrong before the attack");
-    println!("{success} wrong as computed, {survived} wrong after rounding to what the file can hold");
+    println!("{success} wrong as computed, {survived} wrong when read back from the files");
     println!("wrote {}", arguments.out.display());
     Ok(())
 }

@@ -10,6 +10,7 @@
 //!
 //! Source: MetaIO documentation of the Insight Toolkit (itk.org/Wiki/ITK/MetaIO/Documentation).
 
+use std::fmt::Write as _;
 use std::io::Write as _;
 use std::path::Path;
 
@@ -133,10 +134,11 @@ pub fn write(path: &Path, volume: &Volume, samples: &Samples) -> Result<(), Data
         header.push_str(line);
         header.push('\n');
     }
+    // Writing to a string cannot fail.
     if volume.packing != Packing::Raw {
-        header.push_str(&format!("CompressedDataSize = {}\n", bytes.len()));
+        let _ = writeln!(header, "CompressedDataSize = {}", bytes.len());
     }
-    header.push_str(&format!("DimSize = {}\nElementType = {name}\nElementDataFile = LOCAL\n", sizes.join(" ")));
+    let _ = write!(header, "DimSize = {}\nElementType = {name}\nElementDataFile = LOCAL\n", sizes.join(" "));
     super::write_new_file(path, |writer| {
         writer.write_all(header.as_bytes())?;
         writer.write_all(&bytes)

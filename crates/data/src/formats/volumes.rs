@@ -63,7 +63,7 @@ pub fn is_layout(path: &Path) -> bool {
 
 /// A volume of any of the formats.
 enum Volume {
-    Nifti(nifti::Volume),
+    Nifti(Box<nifti::Volume>),
     Nrrd(raster::Volume),
     MetaImage(raster::Volume),
 }
@@ -73,7 +73,7 @@ impl Volume {
         match ending(&super::file_name(path)) {
             Some(".nrrd") => nrrd::read(path, options).map(Self::Nrrd),
             Some(".mha") => meta_image::read(path, options).map(Self::MetaImage),
-            _ => nifti::read(path, options).map(Self::Nifti),
+            _ => Ok(Self::Nifti(Box::new(nifti::read(path, options)?))),
         }
     }
 
