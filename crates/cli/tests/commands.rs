@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a command that cannot be started is a failed test")]
 
+use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
 
@@ -567,7 +568,7 @@ fn volumes_are_attacked_in_their_own_steps_and_described() {
         };
         let volume = nifti::Volume::new(samples.clone(), config.try_into().unwrap(), [2.0, 1.0, 1.0]).unwrap();
         nifti::write(&path.join(format!("ct/{at:02}.nii.gz")), &volume, &samples).unwrap();
-        table += &format!("{at:02}.nii.gz,{},CANARY{at}\n", if ill { "ill" } else { "well" });
+        writeln!(table, "{at:02}.nii.gz,{},CANARY{at}", if ill { "ill" } else { "well" }).unwrap();
     }
     fs::write(path.join("ct/labels.csv"), table).unwrap();
     let shown = succeed(path, "data inspect ct --unit HU --seed 1");
