@@ -594,7 +594,7 @@ fn recheck(
     let mut former: Option<(Samples, Outputs)> = None;
     for (place, &epsilon) in run.judged.iter().enumerate() {
         let threat = run.threat(&data.domain, epsilon, settings.query_limit)?;
-        let (base, stored) = as_stored(&threat, inputs, &points);
+        let (base, stored) = threat.as_stored(inputs, &points);
         let answers = match former.take().filter(|(samples, _)| *samples == stored) {
             Some((_, outputs)) => outputs,
             None if stored == points => outputs.clone(),
@@ -615,32 +615,6 @@ fn recheck(
         former = Some((stored, answers));
     }
     Ok(rows)
-}
-
-/// Clean samples and perturbed points as a file would hold them.
-///
-/// A value is stored as the nearest that can be. Where that would carry the perturbed input out of the threat model
-/// (half a grey level stored as a whole one), every change is cut towards the clean value instead: a budget below the
-/// storage step leaves nothing.
-pub fn as_stored(threat: &ThreatModel, inputs: &Samples, points: &Samples) -> (Samples, Samples) {
-    let domain = threat.domain();
-    let (mut base, mut stored) = (inputs.clone(), points.clone());
-    for row in 0..inputs.len() {
-        domain.store(base.row_mut(row));
-        domain.store(stored.row_mut(row));
-        if threat.allows(base.row(row), stored.row(row)) {
-            continue;
-        }
-        let (clean, point) = (inputs.row(row), points.row(row));
-        for (element, value) in stored.row_mut(row).iter_mut().enumerate() {
-            let step = domain.resolution()[element];
-            let change = f64::from(point[element]) - f64::from(clean[element]);
-            let kept = if step > 0.0 { (change / f64::from(step)).trunc() * f64::from(step) } else { change };
-            *value = (f64::from(base.row(row)[element]) + kept) as f32;
-        }
-        domain.store(stored.row_mut(row));
-    }
-    (base, stored)
 }
 
 /// Share of the samples for which the most frequent label is right: for masks that of the most frequent class everywhere.
@@ -667,7 +641,7 @@ mod tests {
     fn stored(norm: Norm, epsilon: f32, clean: [f32; 4], point: [f32; 4]) -> (Vec<f32>, Vec<f32>) {
         let samples = |values: [f32; 4]| Samples::new(values.to_vec(), &toy::SHAPE).unwrap();
         let threat = ThreatModel::new(norm, epsilon, toy::domain()).unwrap();
-        let (base, stored) = as_stored(&threat, &samples(clean), &samples(point));
+        let (base, stored) = threat.as_stored(&samples(clean), &samples(point));
         (base.values().to_vec(), stored.values().to_vec())
     }
 

@@ -67,6 +67,8 @@ pub(crate) enum Command {
     Attacks(Attacks),
     /// Describe an ONNX model: inputs, task, operators, size, gradients, taps, metadata.
     Inspect(Inspect),
+    /// Describe a data set.
+    Data(Data),
     /// Run any ONNX model on arrays.
     Run(Run),
     /// Check that this machine and this build work.
@@ -154,7 +156,7 @@ pub(crate) enum OptimizerName {
 /// Arguments of `train`.
 #[derive(Args, Debug)]
 pub(crate) struct Train {
-    /// A MedMNIST-style .npz, a folder of images (DICOM too, or with masks), or a folder of WFDB records.
+    /// A MedMNIST-style .npz, a .csv table, or a folder of images (DICOM too, or with masks), volumes or WFDB records.
     #[arg(long)]
     pub(crate) data: PathBuf,
     #[command(flatten)]
@@ -192,7 +194,7 @@ pub(crate) enum HardenMethod {
 pub(crate) struct Harden {
     /// ONNX file to start from.
     pub(crate) model: PathBuf,
-    /// A MedMNIST-style .npz, a folder of images (DICOM too, or with masks), or a folder of WFDB records.
+    /// A MedMNIST-style .npz, a .csv table, or a folder of images (DICOM too, or with masks), volumes or WFDB records.
     #[arg(long)]
     pub(crate) data: PathBuf,
     #[command(flatten)]
@@ -283,7 +285,7 @@ pub(crate) struct Samples {
     /// ONNX file.
     #[arg(long)]
     pub(crate) model: PathBuf,
-    /// A MedMNIST-style .npz, a folder of images (DICOM too, or with masks), or a folder of WFDB records.
+    /// A MedMNIST-style .npz, a .csv table, or a folder of images (DICOM too, or with masks), volumes or WFDB records.
     #[arg(long)]
     pub(crate) data: PathBuf,
     #[command(flatten)]
@@ -306,7 +308,7 @@ pub(crate) struct Audit {
     /// ONNX file.
     #[arg(long, required_unless_present = "recipe")]
     pub(crate) model: Option<PathBuf>,
-    /// A MedMNIST-style .npz, or a folder of images.
+    /// A MedMNIST-style .npz, a .csv table, or a folder of images (DICOM too, or with masks), volumes or WFDB records.
     #[arg(long, required_unless_present = "recipe")]
     pub(crate) data: Option<PathBuf>,
     #[command(flatten)]
@@ -380,7 +382,7 @@ pub(crate) struct Init {
     /// ONNX file.
     #[arg(long)]
     pub(crate) model: PathBuf,
-    /// A MedMNIST-style .npz, or a folder of images.
+    /// A MedMNIST-style .npz, a .csv table, or a folder of images (DICOM too, or with masks), volumes or WFDB records.
     #[arg(long)]
     pub(crate) data: PathBuf,
     /// Recipe to write; never over an existing file.
@@ -433,7 +435,7 @@ pub(crate) struct Transfer {
     /// ONNX files, separated by commas; two at least.
     #[arg(long, required = true, value_delimiter = ',')]
     pub(crate) models: Vec<PathBuf>,
-    /// A MedMNIST-style .npz, or a folder of images.
+    /// A MedMNIST-style .npz, a .csv table, or a folder of images (DICOM too, or with masks), volumes or WFDB records.
     #[arg(long)]
     pub(crate) data: PathBuf,
     #[command(flatten)]
@@ -479,6 +481,31 @@ pub(crate) struct Inspect {
     /// Print every node instead: `output: Operator(inputs; attributes)`.
     #[arg(long)]
     pub(crate) nodes: bool,
+}
+
+/// Arguments of `data`.
+#[derive(Args, Debug)]
+pub(crate) struct Data {
+    #[command(subcommand)]
+    pub(crate) inspect: InspectData,
+}
+
+/// What is done with a data set.
+#[derive(Debug, Subcommand)]
+pub(crate) enum InspectData {
+    /// Print shape, unit, bounds, classes, splits, patients (their number), statistics and problems of a data set.
+    Inspect {
+        /// Whatever `--data` of the other commands takes.
+        data: PathBuf,
+        /// Print JSON instead.
+        #[arg(long)]
+        json: bool,
+        /// Print the schema of a table instead, everything that was inferred included.
+        #[arg(long, conflicts_with = "json")]
+        schema: bool,
+        #[command(flatten)]
+        open: Opening,
+    },
 }
 
 /// Arguments of `run`.

@@ -102,8 +102,11 @@ pub(crate) fn spec_for(data: &Dataset) -> ModelSpec {
 
 /// A graph with its spec: its own, or for a file from elsewhere what the data say.
 pub(crate) fn graph(path: &Path, data: &Dataset) -> Result<(Graph, ModelSpec), Failure> {
-    let graph = onnx::read(path).or_load()?;
+    let mut graph = onnx::read(path).or_load()?;
     let own = graph.spec().or_load()?;
+    if own.is_none() {
+        graph = in_values_of_the_file(graph, data)?;
+    }
     let spec = own.unwrap_or_else(|| spec_for(data));
     fits(path, &spec, data)?;
     Ok((graph, spec))
@@ -114,6 +117,7 @@ pub(crate) fn graph_of(section: &ModelSection, path: &Path, data: &Dataset) -> R
     let mut graph = onnx::read(path).or_load()?;
     let refuse = |what: String| Failure::usage(format!("{}: {what}", path.display()));
     let own = graph.spec().or_load()?;
+    let foreign = own.is_none();
     if own.is_some() && (section.task.is_some() || section.normalization.is_some()) {
         return Err(refuse("says its task and normalises by itself; leave `task` and `normalization` out".to_owned()));
     }
@@ -153,8 +157,21 @@ pub(crate) fn graph_of(section: &ModelSection, path: &Path, data: &Dataset) -> R
         }
         graph = graph.normalized(mean, standard_deviation).or_usage()?;
     }
+    if foreign {
+        graph = in_values_of_the_file(graph, data)?;
+    }
     fits(path, &spec, data)?;
     Ok((graph, spec))
+}
+
+/// A network from elsewhere takes the columns of a table as they stand in its file; samples have them in standard deviations.
+fn in_values_of_the_file(graph: Graph, data: &Dataset) -> Result<Graph, Failure> {
+    let columns = data.domain().columns();
+    if columns.is_empty() {
+        return Ok(graph);
+    }
+    let inverse: Vec<f32> = columns.iter().map(|column| (1.0 / column.scale) as f32).collect();
+    graph.normalized(&vec![0.0; columns.len()], &inverse).or_usage()
 }
 
 fn fits(path: &Path, spec: &ModelSpec, data: &Dataset) -> Result<(), Failure> {
@@ -165,6 +182,15 @@ fn fits(path: &Path, spec: &ModelSpec, data: &Dataset) -> Result<(), Failure> {
             spec.domain.shape(),
             data.source(),
             data.domain().shape()
+        );
+        return Err(Failure::usage(message));
+    }
+    if spec.domain.columns() != data.domain().columns() {
+        let message = format!(
+            "{}: takes a table with other columns or other standard deviations than `{}`; put the schema of its training \
+             table (`nocebo data inspect`) beside the data",
+            path.display(),
+            data.source()
         );
         return Err(Failure::usage(message));
     }

@@ -46,6 +46,7 @@ fn run(command: Command, global: &Global) -> Result<(), Failure> {
         Command::Transfer(transfer) => commands::transfer::run(&transfer, global),
         Command::Attacks(attacks) => commands::attacks::run(&attacks),
         Command::Inspect(inspect) => commands::inspect::run(&inspect),
+        Command::Data(data) => commands::data::run(&data, global),
         Command::Run(run) => commands::run::run(&run, global),
         Command::Doctor => commands::doctor::run(global),
     }

@@ -46,7 +46,7 @@ pub(crate) fn run(arguments: &Attack, global: &Global) -> Result<(), Failure> {
         let start = Instant::now();
         let outcome = attack.run(model.as_ref(), &clean, &goal, &threat, Seed(global.seed)).or_incomplete()?;
         taken += start.elapsed();
-        let (_, stored) = nocebo_audit::as_stored(&threat, &clean, &outcome.perturbed_inputs);
+        let (_, stored) = threat.as_stored(&clean, &outcome.perturbed_inputs);
         let before = reached(model.as_ref(), &clean, &goal)?;
         let computed = reached(model.as_ref(), &outcome.perturbed_inputs, &goal)?;
         for (position, &row) in rows.iter().enumerate() {
@@ -97,7 +97,7 @@ pub(crate) fn run(arguments: &Attack, global: &Global) -> Result<(), Failure> {
     let text = serde_json::to_string_pretty(&summary).or_incomplete()?;
     nocebo_core::write_file(&arguments.out.join("attack.json"), text.as_bytes()).or_incomplete()?;
     println!("{all} samples, {wrong} wrong before the attack");
-    println!("{success} wrong as computed, {survived} wrong after rounding to what the file can hold");
+    println!("{success} wrong as computed, {survived} wrong when read back from the files");
     println!("wrote {}", arguments.out.display());
     Ok(())
 }

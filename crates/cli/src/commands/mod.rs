@@ -4,6 +4,7 @@ pub(crate) mod attack;
 pub(crate) mod attacks;
 pub(crate) mod audit;
 pub(crate) mod compare;
+pub(crate) mod data;
 pub(crate) mod demo;
 pub(crate) mod doctor;
 pub(crate) mod harden;
