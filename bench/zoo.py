@@ -3,15 +3,18 @@
     bench/setup.sh
     bench/.venv/bin/python bench/zoo.py
 
-Exports all networks with random weights (`cargo run --release --example zoo`), then prints for each: the greatest
-difference of its outputs from ONNX Runtime, relative to the greatest value; the distance of its gradient from PyTorch's,
-relative to its norm; the difference from the network of torchvision or PyTorch with the same weights, by name; and
-milliseconds to load the file, of a forward pass, and of one with the gradient, here and in PyTorch eager, each the median of
-5. PyTorch runs the ONNX file node by node (`TorchGraph`): one definition, so the same layers and weights.
+Exports all networks with random weights (`cargo run --release -p nocebo-engine --example zoo`), then prints for each: the
+greatest difference of its outputs from ONNX Runtime, relative to the greatest value; the distance of its gradient, and of
+PyTorch's in 32 bits, from PyTorch's in 64 bits, relative to its norm; the difference from the network of torchvision or PyTorch
+with the same weights, by name; and milliseconds to load the file, of a forward pass, and of one with the gradient, by Burn, by
+the engine and in PyTorch eager, each the median of 5. PyTorch runs the ONNX file node by node (`TorchGraph`): one definition,
+so the same layers and weights.
 
-Exit code 1 when a difference from ONNX Runtime or the reference exceeds 1e-4, or a gradient is further off than 1e-2. That is
-no less because rounding moves single ReLUs and max-pools over their kinks: PyTorch in 32 bits is 1.5e-3 from itself in 64
-bits for the gradient of `unet`.
+Rounding moves single ReLUs and max-pools over their kinks, in PyTorch as here. Where a gradient is further than 1e-4 from that
+in 64 bits, the units within rounding of their kinks are turned over in 64 bits, one at a time, and those that bring it nearer are
+kept: the distance that is left, and how many were turned over, are printed behind it.
+
+Exit code 1 when a difference from ONNX Runtime or the reference exceeds 1e-4, or that is left of a gradient's.
 """
 
 import json
@@ -30,7 +33,7 @@ import torchvision
 from onnx import numpy_helper
 
 ROOT = Path(__file__).resolve().parents[1]
-LIMIT, GRADIENT_LIMIT, RUNS = 1e-4, 1e-2, 5
+LIMIT, RUNS = 1e-4, 5
 TORCHVISION = {
     "densenet121": "densenet121",
     "efficientnet-b0": "efficientnet_b0",
@@ -56,9 +59,11 @@ class Records(torch.nn.Module):
 class TorchGraph:
     """An ONNX file run node by node with the functions of PyTorch."""
 
-    def __init__(self, path):
+    def __init__(self, path, precision=torch.float32):
         graph = onnx.load(path).graph
         self.constants = {i.name: torch.from_numpy(numpy_helper.to_array(i).copy()) for i in graph.initializer}
+        for name, value in self.constants.items():
+            self.constants[name] = value.to(precision) if value.is_floating_point() else value
         self.inputs = [i.name for i in graph.input]
         self.outputs = [o.name for o in graph.output]
         self.nodes = []
@@ -191,6 +196,75 @@ class TorchGraph:
         return cls.recurrent(torch.gru, (1, 0, 2), x, *weights)
 
 
+class Kinks(TorchGraph):
+    """A graph that remembers what enters its ReLUs and max-pools, and turns one unit of one of them over."""
+
+    def __init__(self, path, precision, turned=None):
+        self.entered, self.turned = [], turned
+        super().__init__(path, precision)
+
+    def unit(self, x):
+        """The unit of this node that is turned over, if any."""
+        self.entered.append(x.detach())
+        return self.turned[1] if self.turned and self.turned[0] == len(self.entered) - 1 else None
+
+    def op_Relu(self, a, x):
+        unit, on = self.unit(x), x > 0
+        if unit is not None:
+            on.view(-1)[unit] ^= True
+        return x * on
+
+    def op_MaxPool(self, a, x):
+        unit, (first, second) = self.unit(x), self.two_greatest(a, x)
+        if unit is not None:
+            first.view(-1)[unit] = second.view(-1)[unit]
+        return x.flatten(2).gather(2, first.flatten(2)).view(first.shape)
+
+    @staticmethod
+    def two_greatest(a, x):
+        """Places of the two greatest values of each window of a pool without overlap."""
+        axes = x.dim() - 2
+        pool = (F.max_pool1d, F.max_pool2d, F.max_pool3d)[axes - 1]
+        assert a["kernel_shape"] == a["strides"] and not any(a.get("pads", []))
+        values = x.detach()
+        first = pool(values, a["kernel_shape"], return_indices=True)[1]
+        rest = values.flatten(2).scatter(2, first.flatten(2), -torch.inf).view(x.shape)
+        return first, pool(rest, a["kernel_shape"], return_indices=True)[1]
+
+    def near(self, rounded):
+        """Units that rounding may turn over: (node, unit), given the same nodes in 32 bits."""
+        kinds = [(operation, a) for operation, a, _, _ in self.nodes if operation in (self.op_Relu, self.op_MaxPool)]
+        for node, ((operation, a), exact, other) in enumerate(zip(kinds, self.entered, rounded.entered, strict=True)):
+            size = exact.abs()
+            if operation == self.op_MaxPool:
+                first, second = (exact.flatten(2).gather(2, place.flatten(2)) for place in self.two_greatest(a, exact))
+                size = torch.where(first > 0, first - second, torch.inf)
+            close = 3 * (exact - other).abs().max()
+            yield from ((node, unit.item()) for unit in (size.reshape(-1) < close).nonzero())
+
+
+def without_kinks(path, leaves, ours):
+    """Distance of our gradient from that in 64 bits with units near their kinks turned over, and the number of these."""
+    wide = [values.detach().double().requires_grad_() for values in leaves]
+
+    def slope(graph):
+        return torch.cat([part.flatten() for part in torch.autograd.grad(graph(*wide)[0].sum(), wide)]).numpy()
+
+    exact, rounded = Kinks(path, torch.float64), Kinks(path, torch.float32)
+    truth = slope(exact)
+    with torch.no_grad():
+        rounded(*leaves)
+    changes = [slope(Kinks(path, torch.float64, unit)) - truth for unit in exact.near(rounded)]
+    left, turned = np.concatenate([part.ravel() for part in ours]) - truth, 0
+    while changes:
+        sizes = [np.linalg.norm(left - change) for change in changes]
+        best = int(np.argmin(sizes))
+        if sizes[best] >= np.linalg.norm(left):
+            break
+        left, turned = left - changes.pop(best), turned + 1
+    return float(np.linalg.norm(left) / np.linalg.norm(truth)), turned
+
+
 def tensors(folder, kind):
     paths = sorted(folder.glob(f"{kind}_*.pb"))
     return [numpy_helper.to_array(onnx.TensorProto.FromString(path.read_bytes())) for path in paths]
@@ -250,22 +324,30 @@ def compare(name, folder, ours):
     def gradient():
         return torch.autograd.grad(graph(*leaves)[0].sum(), leaves)
 
-    slopes = distance(gradients, [slope.numpy() for slope in gradient()])
+    wide = [values.detach().double().requires_grad_() for values in leaves]
+    truth = torch.autograd.grad(TorchGraph(path, torch.float64)(*wide)[0].sum(), wide)
+    truth = [slope.numpy() for slope in truth]
+    slopes = distance(gradients, truth), distance([slope.numpy() for slope in gradient()], truth)
     reference = by_reference(name, graph, inputs, outputs)
     theirs = [median(lambda: TorchGraph(path)), median(forward), median(gradient)]
-    cells = [f"{1e3 * mine:8.1f} {1e3 * other:8.1f}" for mine, other in zip(ours, theirs)]
-    shown = "       -" if reference is None else f"{reference:8.1e}"
-    print(f"| {name:17} | {runtime:8.1e} | {slopes:8.1e} | {shown} | {' | '.join(cells)} |", flush=True)
-    return runtime <= LIMIT and slopes <= GRADIENT_LIMIT and (reference or 0.0) <= LIMIT
+    engine = [f"{1e3 * seconds:.1f}" for seconds in ours[3:]] or 3 * ["-"]
+    left, note = slopes[0], ""
+    if left > LIMIT:
+        left, turned = without_kinks(path, leaves, gradients)
+        note = f" ({left:.1e} with {turned} units turned over)"
+    cells = [f"{1e3 * burn:.1f}, {planned}, {1e3 * other:.1f}" for burn, planned, other in zip(ours, engine, theirs)]
+    shown = "-" if reference is None else f"{reference:.1e}"
+    print(f"| {name} | {runtime:.1e} | {slopes[0]:.1e}{note}, {slopes[1]:.1e} | {shown} | {' | '.join(cells)} |", flush=True)
+    return max(runtime, left, reference or 0.0) <= LIMIT
 
 
 def main():
     with tempfile.TemporaryDirectory() as folder:
-        command = ["cargo", "run", "--release", "--quiet", "-p", "nocebo-graph", "--example", "zoo", "--", folder]
+        command = ["cargo", "run", "--release", "--quiet", "-p", "nocebo-engine", "--example", "zoo", "--", folder]
         subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
         times = json.loads((Path(folder) / "times.json").read_text())
         print(f"ONNX Runtime {onnxruntime.__version__}, PyTorch {torch.__version__}, {torch.get_num_threads()} threads")
-        print("| network | ONNX Runtime | gradient | reference | load ms: here, PyTorch | forward | with gradient |")
+        print("| network | ONNX Runtime | gradient: ours, PyTorch's | reference | load ms: Burn, engine, PyTorch | forward | with gradient |")
         print("|---|---|---|---|---|---|---|")
         right = [compare(name, Path(folder) / name, ours) for name, ours in times.items()]
         sys.exit(not all(right))

@@ -22,9 +22,9 @@ pub use split::{Fractions, Split, leaks};
 
 /// Reads one split of a data set with the default [`OpenOptions`].
 ///
-/// `path` is an `.npz` file in the manner of MedMNIST, or a folder of PNG or JPEG pictures with a `labels.csv` or one
-/// folder a class, or folders `image` and `label` of pictures and masks, or WFDB records with annotated
-/// beats; see [`formats::npz`], [`formats::folder`], [`formats::masks`] and [`formats::beats`].
+/// `path` is an `.npz` file in the manner of MedMNIST, or a folder of PNG or JPEG pictures or DICOM images with a
+/// `labels.csv` or one folder a class, or folders `image` and `label` of pictures and masks, or WFDB records with annotated
+/// beats; see [`formats::npz`], [`formats::folder`], [`formats::dicom`], [`formats::masks`] and [`formats::beats`].
 ///
 /// # Errors
 ///
@@ -34,17 +34,32 @@ pub fn open(path: impl AsRef<Path>, split: Split) -> Result<Dataset, DataError> 
     open_with(path, split, &OpenOptions::default())
 }
 
-/// Writes the samples into the new folder `path` in the format that they came from: WFDB records for signals with a frequency,
-/// pictures (with masks, where there are any) for all else.
+/// Writes the samples into the new folder `path` in the format that they came from: DICOM images, WFDB records for signals with
+/// a frequency, pictures (with masks, where there are any) for all else.
 ///
 /// # Errors
 ///
-/// As [`formats::beats::write`] and [`formats::folder::write`].
+/// As [`formats::dicom::write_copies`], [`formats::beats::write`] and [`formats::folder::write`].
 pub fn write(path: impl AsRef<Path>, data: &Dataset) -> Result<(), DataError> {
-    if data.frequency().is_some() {
+    if data.files().is_some() {
+        formats::dicom::write_copies(path.as_ref(), data)
+    } else if data.frequency().is_some() {
         formats::beats::write(path.as_ref(), data)
     } else {
         formats::folder::write(path.as_ref(), data)
+    }
+}
+
+/// The samples as they are read back from a folder that [`write`] made of `data`, for formats that hold other values than
+/// those given to it; the samples of `data` for all others.
+///
+/// # Errors
+///
+/// As [`open`].
+pub fn read_back(path: impl AsRef<Path>, data: &Dataset) -> Result<nocebo_core::Samples, DataError> {
+    match data.files() {
+        Some(_) => formats::dicom::read_back(path.as_ref(), data),
+        None => Ok(data.samples().clone()),
     }
 }
 
@@ -64,6 +79,9 @@ pub fn open_with(path: impl AsRef<Path>, split: Split, options: &OpenOptions) ->
         if formats::beats::is_layout(path) {
             return formats::beats::read(path, split, options);
         }
+        if formats::dicom::is_layout(path) {
+            return formats::dicom::read(path, split, options);
+        }
         return formats::folder::read(path, split, options);
     }
     if !metadata.is_file() {
@@ -72,6 +90,11 @@ pub fn open_with(path: impl AsRef<Path>, split: Split, options: &OpenOptions) ->
     let extension = path.extension().map(|extension| extension.to_string_lossy().to_ascii_lowercase());
     match extension.as_deref() {
         Some("npz") => formats::npz::read(path, split, options),
+        _ if formats::dicom::is_dicom(path) => Err(DataError::refused(
+            &file,
+            "one DICOM file, which is no labelled data set",
+            "give a folder of them with a `labels.csv` or one folder a class; references of a DICOMDIR are never followed",
+        )),
         _ => Err(DataError::refused(
             &file,
             "a file of an unknown kind",

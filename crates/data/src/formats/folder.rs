@@ -28,7 +28,7 @@ use super::picture::{self, Picture};
 use crate::split::{assign, shared_patients};
 use crate::{DataError, Dataset, OpenOptions, Split, Warning};
 
-const TABLE: &str = "labels.csv";
+pub(super) const TABLE: &str = "labels.csv";
 const FINDING: &str = "finding:";
 /// Greatest size of the table of labels in bytes.
 const TABLE_BYTES: u64 = 256 << 20;
@@ -37,14 +37,14 @@ const COLUMNS: usize = 1024;
 
 /// All pictures of a folder before they are read, one entry a picture in each list.
 #[derive(Default)]
-struct Listing {
-    files: Vec<String>,
-    labels: Vec<Label>,
-    class_names: Vec<String>,
-    splits: Option<Vec<Split>>,
-    patients: Option<Vec<String>>,
-    groups: BTreeMap<String, Vec<String>>,
-    warnings: Vec<Warning>,
+pub(super) struct Listing {
+    pub(super) files: Vec<String>,
+    pub(super) labels: Vec<Label>,
+    pub(super) class_names: Vec<String>,
+    pub(super) splits: Option<Vec<Split>>,
+    pub(super) patients: Option<Vec<String>>,
+    pub(super) groups: BTreeMap<String, Vec<String>>,
+    pub(super) warnings: Vec<Warning>,
 }
 
 /// Reads one split.
@@ -288,7 +288,8 @@ impl Columns {
     }
 }
 
-fn list_table(path: &Path, options: &OpenOptions) -> Result<Listing, DataError> {
+/// What the table in the folder says.
+pub(super) fn list_table(path: &Path, options: &OpenOptions) -> Result<Listing, DataError> {
     let reading = |source| DataError::Read { file: TABLE.to_owned(), source };
     let table = File::open(path.join(TABLE)).map_err(reading)?;
     let length = table.metadata().map_err(reading)?.len();
@@ -389,13 +390,19 @@ pub fn write(path: &Path, data: &Dataset) -> Result<(), DataError> {
         for (name, bytes) in &pictures {
             super::write_new_file(&folder.join(name), |writer| writer.write_all(bytes))?;
         }
-        write_table(&folder.join(TABLE), data).map_err(|error| DataError::Write {
-            file: TABLE.to_owned(),
-            source: match error.into_kind() {
-                csv::ErrorKind::Io(source) => source,
-                _ => std::io::Error::other("a line with a different number of cells"),
-            },
-        })
+        let names: Vec<String> = pictures.iter().map(|(name, _)| name.clone()).collect();
+        write_table(folder, data, &names)
+    })
+}
+
+/// Writes the `labels.csv` of the samples, which lie in files of these names.
+pub(super) fn write_table(folder: &Path, data: &Dataset, names: &[String]) -> Result<(), DataError> {
+    write_lines(&folder.join(TABLE), data, names).map_err(|error| DataError::Write {
+        file: TABLE.to_owned(),
+        source: match error.into_kind() {
+            csv::ErrorKind::Io(source) => source,
+            _ => std::io::Error::other("a line with a different number of cells"),
+        },
     })
 }
 
@@ -436,7 +443,7 @@ fn on_grid(sample: usize, row: &[f32], domain: &Domain, bits: u8) -> Result<Vec<
     }
 }
 
-fn write_table(path: &Path, data: &Dataset) -> Result<(), csv::Error> {
+fn write_lines(path: &Path, data: &Dataset, names: &[String]) -> Result<(), csv::Error> {
     let file = File::create_new(path)?;
     let mut writer = csv::Writer::from_writer(BufWriter::new(&file));
     let mut header = vec!["file".to_owned()];
@@ -449,7 +456,7 @@ fn write_table(path: &Path, data: &Dataset) -> Result<(), csv::Error> {
     header.extend(data.groups().keys().cloned());
     writer.write_record(&header)?;
     for (row, label) in data.labels().iter().enumerate() {
-        let mut cells = vec![picture_name(data.samples().indices()[row])];
+        let mut cells = vec![names[row].clone()];
         match label {
             Label::Class(class) => cells.push(data.class_names()[*class].clone()),
             Label::Findings(findings) => cells.extend(findings.iter().map(|&f| u8::from(f).to_string())),

@@ -1,6 +1,7 @@
 //! One module a format, reading and writing.
 
 pub mod beats;
+pub mod dicom;
 pub mod edf;
 pub mod folder;
 mod labels;

@@ -1,12 +1,13 @@
 //! Writes every network of the zoo with its answers, for comparison with others: `bench/zoo.py` runs this.
 //!
 //! ```text
-//! cargo run --release -p nocebo-graph --example zoo -- FOLDER
+//! cargo run --release -p nocebo-engine --example zoo -- FOLDER
 //! ```
 //!
 //! For each network a folder with `model.onnx` (random weights), `input_K.pb`, `output_K.pb` and `gradient_K.pb` (of the sum of
-//! the first output), tensors as in the test sets of ONNX; beside them `times.json`: seconds to load the file, of a forward
-//! pass, and of a forward pass with the gradient, each the median of [`RUNS`] after one that is not counted.
+//! the first output) by Burn, tensors as in the test sets of ONNX; beside them `times.json`: seconds to load the file, of a
+//! forward pass, and of a forward pass with the gradient, by Burn and by the engine where it takes the network (a classifier or
+//! segmenter with one input), each the median of [`RUNS`] after one that is not counted.
 
 #![expect(clippy::print_stdout, reason = "a program that tells how far it is")]
 
@@ -15,7 +16,10 @@ use std::error::Error;
 use std::path::Path;
 use std::time::Instant;
 
-use nocebo_core::{Domain, MaskTolerance, ModelSpec, Seed, Segmentation, Task};
+use nocebo_core::{
+    DifferentiableModel, Domain, MaskTolerance, Model, ModelSpec, Objective, Samples, Seed, Segmentation, Task,
+};
+use nocebo_engine::{EngineModel, Options};
 use nocebo_graph::zoo::{self, Blueprint};
 use nocebo_graph::{Device, Dimension, Executor, Tensor, onnx};
 use rand::RngExt;
@@ -41,6 +45,16 @@ fn sample(name: &str) -> (&'static [usize], usize) {
     }
 }
 
+/// The sum of the logits.
+struct Total;
+
+impl Objective for Total {
+    fn evaluate(&self, _: usize, outputs: &[f32], cotangent: &mut [f32]) -> Result<f32, nocebo_core::Error> {
+        cotangent.fill(1.0);
+        Ok(outputs.iter().sum())
+    }
+}
+
 fn main() -> Result<(), Box<dyn Error>> {
     let folder = std::env::args().nth(1).ok_or("a folder to write to")?;
     let mut times = BTreeMap::new();
@@ -52,8 +66,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// Writes one network; seconds to load, forward, and forward with gradient.
-fn write(name: &str, folder: &Path) -> Result<[f64; 3], Box<dyn Error>> {
+/// Writes one network; seconds to load, forward, and forward with gradient, by Burn and then by the engine.
+fn write(name: &str, folder: &Path) -> Result<Vec<f64>, Box<dyn Error>> {
     std::fs::create_dir_all(folder)?;
     let (shape, classes) = sample(name);
     let class_names = (0..classes).map(|class| class.to_string()).collect();
@@ -97,11 +111,19 @@ fn write(name: &str, folder: &Path) -> Result<[f64; 3], Box<dyn Error>> {
             onnx::write_tensor("gradient", gradient, &folder.join(format!("gradient_{index}.pb")))?;
         }
     }
-    Ok([
+    let mut times = vec![
         median(|| load().map(|_| ()))?,
         median(|| Ok(executor.forward(&inputs).map(|_| ())?))?,
         median(|| Ok(executor.forward_with_gradients(&inputs).map(|_| ())?))?,
-    ])
+    ];
+    let plan = || EngineModel::new(onnx::read(&path)?, spec.clone(), Options::default());
+    if let ([input], Ok(engine)) = (inputs.as_slice(), plan()) {
+        let samples = Samples::new(input.to_f32().into_owned(), shape)?;
+        times.push(median(|| Ok(plan().map(|_| ())?))?);
+        times.push(median(|| Ok(engine.outputs(&samples).map(|_| ())?))?);
+        times.push(median(|| Ok(engine.gradient(&samples, &Total).map(|_| ())?))?);
+    }
+    Ok(times)
 }
 
 /// Median of the seconds that `work` takes.
