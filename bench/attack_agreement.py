@@ -26,19 +26,19 @@ LEAST = 0.98
 LINF = float("inf")
 
 
-def runs(classes, queries):
+def runs(classes, steps, queries):
     """(name, attack, settings, peer's run at an epsilon in [0, 1])."""
     peer_targets = {"num_targets": min(9, classes - 1)}
     found = [
-        ("APGD-CE", "apgd", {}, lambda n, x, y, e: al.apgd(n, x, y, eps=e, norm=LINF, n_iter=100, loss_function="ce")),
-        ("FAB", "fab", {"steps": 100}, lambda n, x, y, e: al.fab(n, x, y, norm=LINF, n_iter=100)),
+        ("APGD-CE", "apgd", {"steps": steps}, lambda n, x, y, e: al.apgd(n, x, y, eps=e, norm=LINF, n_iter=steps, loss_function="ce")),
+        ("FAB", "fab", {"steps": steps}, lambda n, x, y, e: al.fab(n, x, y, norm=LINF, n_iter=steps)),
         ("Square", "square", {"queries": queries}, lambda n, x, y, e: torchattacks.Square(
             n, norm="Linf", eps=e, n_queries=queries, n_restarts=1, p_init=0.8, loss="margin", resc_schedule=False,
             seed=int(torch.initial_seed()))(x, y)),
     ]
     if classes > 3:
-        found.insert(1, ("APGD-T", "apgd-t", {}, lambda n, x, y, e: al.apgd_targeted(
-            n, x, y, eps=e, norm=LINF, n_iter=100, loss_function="dlr", **peer_targets)))
+        found.insert(1, ("APGD-T", "apgd-t", {"steps": steps}, lambda n, x, y, e: al.apgd_targeted(
+            n, x, y, eps=e, norm=LINF, n_iter=steps, loss_function="dlr", **peer_targets)))
     return found
 
 
@@ -52,6 +52,7 @@ def main():
     warnings.simplefilter("ignore")
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--samples", type=int, default=102)
+    parser.add_argument("--steps", type=int, default=100, help="of the attacks that see gradients")
     parser.add_argument("--queries", type=int, default=1000, help="of Square")
     parser.add_argument("--factors", type=float, nargs="+", default=[0.5, 1, 2])
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2], help="of the peer: the first is compared with nocebo")
@@ -67,7 +68,7 @@ def main():
         success, distance, _ = attack(model, subset, "fmn", {"steps": 100}, "linf")
         nearest = np.where(success, distance, np.inf)
         middle = float(np.median(nearest))
-        for title, ours, settings, theirs in runs(scaled(x[:1]).shape[1], arguments.queries):
+        for title, ours, settings, theirs in runs(scaled(x[:1]).shape[1], arguments.steps, arguments.queries):
             if arguments.attacks and title not in arguments.attacks:
                 continue
             equal, itself, total = 0, 0, 0

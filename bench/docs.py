@@ -94,7 +94,7 @@ def main():
         text.append("")
     quality = json.loads((ROOT / "bench/attack_quality.json").read_text())
     text += ["## How good they are", "",
-             f"Made by `bench/attack_quality.py` ({quality['samples']} samples, half of that for MedNIST; {quality['steps']} steps,",
+             f"Made by `bench/attack_quality.py` ({quality['samples']} samples a network; {quality['steps']} steps,",
              f"{quality['queries']} queries), which says what is measured; read `bench/README.md` for what stands out.", "", markdown(quality), ""]
     (DOCS / "attacks.md").write_text("\n".join(text))
 
