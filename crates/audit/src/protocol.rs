@@ -17,7 +17,9 @@
 //!
 //! 100 steps for each gradient attack (and each of its targets), 1 restart, 5,000 queries for Square; in L1 5 restarts,
 //! 5 targets and radii of 3ε and 2ε first. The first attack runs on every sample at every budget, so that signs of masked
-//! gradients can be read off it; each later one runs on the samples that are still standing. Noise is the control, and
+//! gradients can be read off it; each later one runs on the samples that are still standing, as
+//! computed or as stored (where the budget allows a change that a file can hold): the original knows no storage, and stops
+//! at a point that rounding may undo. The figures as computed are the same either way. Noise is the control, and
 //! one-step FGSM runs on every sample: it can only lower the figure, and shows label leaking.
 //!
 //! Sources: Croce & Hein, ICML 2020, arXiv:2003.01690 (the cascade); Croce & Hein, ICML 2021, arXiv:2103.01208 (L1).

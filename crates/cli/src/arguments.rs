@@ -55,6 +55,8 @@ pub(crate) enum Command {
     Init(Init),
     /// Compare two audits of the same samples, sample by sample.
     Compare(Compare),
+    /// Show finished audits in a browser, sample by sample, from this machine to this machine.
+    View(View),
     /// Print the JSON Schema of the `audit.json` of an audit.
     Schema,
     /// Perturb samples and write them.
@@ -298,7 +300,7 @@ pub(crate) struct Audit {
     /// Recipe (`nocebo init` writes one); what is audited then stands there and not in flags.
     #[arg(long, conflicts_with_all = [
         "model", "data", "split", "samples", "learn_from", "learning_samples", "threat", "goal", "finding", "protocol",
-        "attacks", "require", "group", "include_images", "unit", "bounds", "window",
+        "attacks", "require", "group", "include_images", "keep_samples", "unit", "bounds", "window",
     ])]
     pub(crate) recipe: Option<PathBuf>,
     /// ONNX file.
@@ -339,6 +341,9 @@ pub(crate) struct Audit {
     /// Images in the report: the most striking successes; 0 for a report without patient data.
     #[arg(long, default_value_t = 6)]
     pub(crate) include_images: usize,
+    /// Samples kept in the folder, clean and as every attack returned them, for `nocebo view`; they are patient data.
+    #[arg(long, default_value_t = 0)]
+    pub(crate) keep_samples: usize,
     /// Stop after this many minutes with exit code 4; the same command continues.
     #[arg(long)]
     pub(crate) max_minutes: Option<f64>,
@@ -393,6 +398,17 @@ pub(crate) struct Compare {
     /// Also write a report on both to this HTML file.
     #[arg(long)]
     pub(crate) out: Option<PathBuf>,
+}
+
+/// Arguments of `view`.
+#[derive(Args, Debug)]
+pub(crate) struct View {
+    /// Folders of finished audits.
+    #[arg(required = true)]
+    pub(crate) results: Vec<PathBuf>,
+    /// Port on 127.0.0.1; 0 for one that is free.
+    #[arg(long, default_value_t = 0)]
+    pub(crate) port: u16,
 }
 
 /// Arguments of `attack`.

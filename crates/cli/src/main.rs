@@ -37,6 +37,7 @@ fn run(command: Command, global: &Global) -> Result<(), Failure> {
         Command::Audit(audit) => commands::audit::run(&audit, global),
         Command::Init(init) => commands::init::run(&init, global),
         Command::Compare(compare) => commands::compare::run(&compare),
+        Command::View(view) => commands::view::run(&view),
         Command::Schema => {
             commands::schema::run();
             Ok(())

@@ -13,3 +13,4 @@ pub(crate) mod run;
 pub(crate) mod schema;
 pub(crate) mod train;
 pub(crate) mod transfer;
+pub(crate) mod view;
