@@ -52,6 +52,11 @@ impl Canvas {
         })
     }
 
+    /// `[side, side]` values that are there already.
+    pub(crate) fn from_values(side: usize, width: f32, values: Vec<f32>) -> Self {
+        Self { side, pixel: width / side as f32, values }
+    }
+
     pub(crate) fn side(&self) -> usize {
         self.side
     }

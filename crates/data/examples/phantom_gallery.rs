@@ -1,0 +1,97 @@
+//! Draws what `docs/phantoms.md` shows: `phantom_gallery FOLDER [MODALITY]` writes one PNG a modality, without the finding to the
+//! left and with it to the right.
+
+use std::path::Path;
+
+use nocebo_core::Seed;
+use nocebo_data::phantoms::{MODALITIES, Phantom, PhantomSample};
+
+/// Pixels between two pictures.
+const GAP: usize = 4;
+
+/// An RGB picture.
+struct Sheet {
+    width: usize,
+    height: usize,
+    pixels: Vec<u8>,
+}
+
+impl Sheet {
+    fn new(width: usize, height: usize) -> Self {
+        Self { width, height, pixels: vec![255; 3 * width * height] }
+    }
+
+    fn set(&mut self, x: usize, y: usize, colour: [u8; 3]) {
+        if x < self.width && y < self.height {
+            self.pixels[3 * (y * self.width + x)..][..3].copy_from_slice(&colour);
+        }
+    }
+
+    fn write(&self, path: &Path) -> Result<(), Box<dyn std::error::Error>> {
+        let file = std::io::BufWriter::new(std::fs::File::create(path)?);
+        let mut encoder = png::Encoder::new(file, self.width as u32, self.height as u32);
+        encoder.set_compression(png::Compression::High);
+        let grey = self.pixels.chunks(3).all(|rgb| rgb[0] == rgb[1] && rgb[1] == rgb[2]);
+        if grey {
+            encoder.set_color(png::ColorType::Grayscale);
+            let pixels: Vec<u8> = self.pixels.iter().copied().step_by(3).collect();
+            encoder.write_header()?.write_image_data(&pixels)?;
+        } else {
+            encoder.set_color(png::ColorType::Rgb);
+            encoder.write_header()?.write_image_data(&self.pixels)?;
+        }
+        Ok(())
+    }
+}
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let mut arguments = std::env::args().skip(1);
+    let folder = arguments.next().ok_or("give a folder")?;
+    let only = arguments.next();
+    let seed = Seed(arguments.next().map_or(Ok(1), |text| text.parse())?);
+    for modality in MODALITIES.iter().filter(|modality| only.as_ref().is_none_or(|name| name == modality.name)) {
+        let path = Path::new(&folder).join(format!("{}.png", modality.name));
+        sheet(modality.name, seed)?.write(&path)?;
+        println!("{}", path.display());
+    }
+    Ok(())
+}
+
+fn sheet(name: &str, seed: Seed) -> Result<Sheet, Box<dyn std::error::Error>> {
+    let phantom = Phantom::new(name, Some(160), None)?;
+    let classes = phantom.modality().classes.len();
+    let each = if classes == 2 { 2 } else { 1 };
+    let mut shown: Vec<PhantomSample> = Vec::new();
+    for class in 0..classes {
+        shown.extend((0..).map(|index| phantom.sample(seed, index)).filter(|sample| sample.class == class).take(each));
+    }
+    pictures(&phantom, &shown)
+}
+
+/// The middle slice of each sample, side by side.
+fn pictures(phantom: &Phantom, shown: &[PhantomSample]) -> Result<Sheet, Box<dyn std::error::Error>> {
+    let shape = phantom.domain().shape();
+    let (channels, side) = (shape[0], shape[shape.len() - 1]);
+    let slices = if shape.len() == 4 { shape[1] } else { 1 };
+    let (black, white) = match phantom.modality().name {
+        "ct-slice" | "ct-volume" => (-1150.0, 350.0),
+        "brain-mri" => (0.0, 2000.0),
+        _ => (0.0, phantom.domain().upper()[0]),
+    };
+    let mut sheet = Sheet::new(shown.len() * (side + GAP) - GAP, side);
+    for (number, sample) in shown.iter().enumerate() {
+        // The slice with the largest part of the finding.
+        let area = side * side;
+        let marked = |slice: usize| sample.mask[slice * area..(slice + 1) * area].iter().filter(|&&inside| inside).count();
+        let slice = if slices > 1 && sample.class > 0 { (0..slices).max_by_key(|&slice| marked(slice)).unwrap_or(0) } else { slices / 2 };
+        for at in 0..area {
+            let level = |channel: usize| {
+                let value = sample.values[(channel * slices + slice) * area + at];
+                (255.0 * (value - black) / (white - black)).clamp(0.0, 255.0) as u8
+            };
+            let colour = if channels == 3 { [level(0), level(1), level(2)] } else { [level(0); 3] };
+            sheet.set(number * (side + GAP) + at % side, at / side, colour);
+        }
+    }
+    Ok(sheet)
+}
