@@ -23,7 +23,7 @@ import onnxruntime
 
 ROOT = Path(__file__).resolve().parents[1]
 DATA = ROOT.parent / "shared/data/brainchop-models"
-LIMIT = 1e-3
+LIMIT, PART = 1e-3, 16
 
 
 def volume():
@@ -44,21 +44,28 @@ def volume():
 
 
 def compare(name, program, inputs, folder):
+    """Runs on parts of the batch, as many slices at a time as memory takes."""
     path = DATA / "multiaxial" / name
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    feeds = dict(zip([model_input.name for model_input in session.get_inputs()], inputs, strict=True))
-    theirs = session.run(None, feeds)[0]
-    arguments = [program, "run", path, "--out", folder / path.stem]
-    for number, values in enumerate(inputs):
-        np.save(folder / f"{number}.npy", values)
-        arguments += ["--input", folder / f"{number}.npy"]
-    start = time.perf_counter()
-    subprocess.run(arguments, check=True, stdout=subprocess.DEVNULL)
-    seconds = time.perf_counter() - start
-    ours = np.load(folder / path.stem / f"{session.get_outputs()[0].name}.npy")
-    difference = np.abs(ours - theirs).max()
-    same = (ours.argmax(-1) == theirs.argmax(-1)).mean()
-    print(f"{name}: output {ours.shape}, greatest difference {difference:.1e}, same class at {same:.6f} of the places, {seconds:.1f} s")
+    names = [model_input.name for model_input in session.get_inputs()]
+    ours, difference, same, seconds = [], 0.0, [], 0.0
+    for first in range(0, len(inputs[0]), PART):
+        part = [values[first : first + PART] for values in inputs]
+        theirs = session.run(None, dict(zip(names, part, strict=True)))[0]
+        out = folder / f"{path.stem}-{first}"
+        arguments = [program, "run", path, "--out", out]
+        for number, values in enumerate(part):
+            np.save(folder / f"{number}.npy", values)
+            arguments += ["--input", folder / f"{number}.npy"]
+        start = time.perf_counter()
+        subprocess.run(arguments, check=True, stdout=subprocess.DEVNULL)
+        seconds += time.perf_counter() - start
+        ours.append(np.load(out / f"{session.get_outputs()[0].name}.npy"))
+        difference = max(difference, float(np.abs(ours[-1] - theirs).max()))
+        same.append((ours[-1].argmax(-1) == theirs.argmax(-1)).mean())
+    ours = np.concatenate(ours)
+    print(f"{name}: output {ours.shape}, greatest difference {difference:.1e}, same class at {np.mean(same):.6f} of the places, "
+          f"{seconds:.1f} s", flush=True)
     return ours, difference
 
 

@@ -13,6 +13,7 @@ mod error;
 mod kernels;
 mod layers;
 mod lowering;
+mod math;
 mod model;
 mod plan;
 

@@ -17,7 +17,7 @@ use nocebo_graph::{Device, Dimension, Executor, Graph, Input, Node, Tensor};
 use crate::kernels::{AxisMatrix, InstructionSet, MOST_TAPS, Reach, Windows};
 use crate::layers::Layer;
 use crate::layers::convolution::{Draft, Geometry};
-use crate::layers::function::{Function, Pair};
+use crate::layers::function::{Function, PRelu, Pair};
 use crate::layers::movement::{Move, Origin};
 use crate::layers::pointwise::{Add, Affine, Relu};
 use crate::layers::pool::{AxisMap, MaxPool};
@@ -26,6 +26,72 @@ use crate::{Error, Unsupported};
 
 /// Batch at which the graph is looked at where it leaves the batch open.
 const BATCH: usize = 3;
+
+/// Where a value of the graph has its samples.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Batch {
+    /// They have this axis for themselves.
+    Axis(usize),
+    /// The first axis holds the rows of the first sample, then those of the second, and so on.
+    Rows,
+}
+
+impl Batch {
+    /// Shape of a sample of a value with this shape, where so many samples can lie in it in this way.
+    fn sample(self, shape: &[usize], batch: usize) -> Option<Vec<usize>> {
+        let mut sample = shape.to_vec();
+        match self {
+            Self::Axis(axis) => (shape.get(axis) == Some(&batch)).then(|| sample.remove(axis)),
+            Self::Rows => {
+                let rows = sample.first_mut().filter(|rows| rows.is_multiple_of(batch))?;
+                *rows /= batch;
+                Some(0)
+            }
+        }?;
+        Some(sample)
+    }
+
+    /// All ways in which samples can lie in a value with this shape.
+    fn candidates(shape: &[usize], batch: usize) -> impl Iterator<Item = (Self, Vec<usize>)> {
+        let ways = (0..shape.len()).map(Self::Axis).chain([Self::Rows]);
+        ways.filter_map(move |way| Some((way, way.sample(shape, batch)?)))
+    }
+
+    /// The axis of a sample that an axis of the value is; `None` for that of the samples.
+    fn axis(self, axis: usize) -> Option<usize> {
+        match self {
+            Self::Axis(own) if axis == own => None,
+            Self::Axis(own) if axis > own => Some(axis - 1),
+            Self::Rows if axis == 0 => None,
+            _ => Some(axis),
+        }
+    }
+
+    /// Axes of a value whose samples have this rank.
+    fn rank(self, sample: usize) -> usize {
+        sample + usize::from(self != Self::Rows)
+    }
+
+    /// Elements of a sample behind the axis of the samples.
+    fn behind(self, sample: &[usize]) -> usize {
+        match self {
+            Self::Axis(axis) => sample[axis..].iter().product(),
+            Self::Rows => sample.iter().product(),
+        }
+    }
+
+    /// The sample of a flat place of a value, and the flat place in the sample.
+    fn split(self, sample: &[usize], batch: usize, at: usize) -> (usize, usize) {
+        let behind = self.behind(sample).max(1);
+        (at / behind % batch, at / (behind * batch) * behind + at % behind)
+    }
+
+    /// What [`Batch::split`] undoes.
+    fn join(self, shape: &[usize], batch: usize, sample: usize, at: usize) -> usize {
+        let behind = self.behind(shape).max(1);
+        (at / behind * batch + sample) * behind + at % behind
+    }
+}
 
 /// A value as the graph sees it.
 #[derive(Clone, Debug)]
@@ -37,6 +103,8 @@ struct View {
     channels_last: bool,
     /// Whether no other name reads the value.
     exclusive: bool,
+    /// Where the graph has the samples; in memory they always come first.
+    batch: Batch,
 }
 
 impl View {
@@ -66,6 +134,16 @@ fn places(shape: &[usize], channels_last: bool) -> Vec<usize> {
     }
     let (channels, space) = (shape[0], shape[1..].iter().product::<usize>());
     (0..channels * space).map(|at| at % space * channels + at / space).collect()
+}
+
+/// Where the elements of a sample come from, in the graph's order.
+struct Moved {
+    batch: Batch,
+    /// Shape of a sample.
+    shape: Vec<usize>,
+    origins: Vec<Origin>,
+    /// Elements that come from no input.
+    constants: Vec<f32>,
 }
 
 /// What a name stands for.
@@ -143,12 +221,20 @@ impl<'a> Lowering<'a> {
             values: vec![value],
             unsupported: Vec::new(),
         };
-        let view = View { value: 0, shape: sample.to_vec(), channels_last: false, exclusive: false };
+        let view =
+            View { value: 0, shape: sample.to_vec(), channels_last: false, exclusive: false, batch: Batch::Axis(0) };
         // Images and volumes are turned once, at the door.
         let view = if sample.len() >= 3 { lowering.laid_out(&view, true, &input.name) } else { view };
         lowering.bind(&input.name, view);
         for node in &graph.nodes {
             lowering.lower(node);
+        }
+        let name = graph.outputs[0].as_str();
+        if let Some(Bound::View(view)) = lowering.bound.get(name)
+            && view.batch != Batch::Axis(0)
+        {
+            let what = "an output whose first axis is not that of the samples".to_owned();
+            lowering.unsupported.push(Unsupported { node: name.to_owned(), operator: "output".to_owned(), what });
         }
         Ok(lowering)
     }
@@ -195,7 +281,7 @@ impl<'a> Lowering<'a> {
         self.bound.insert(name, Bound::View(view));
     }
 
-    /// A new value that a step makes.
+    /// A new value that a step makes; the samples are its first axis.
     fn step(
         &mut self,
         name: &str,
@@ -204,17 +290,20 @@ impl<'a> Lowering<'a> {
         shape: &[usize],
         channels_last: bool,
     ) -> View {
-        let view = View { value: self.values.len(), shape: shape.to_vec(), channels_last, exclusive: true };
+        let batch = Batch::Axis(0);
+        let view = View { value: self.values.len(), shape: shape.to_vec(), channels_last, exclusive: true, batch };
         let channels = view.sides().last().copied().unwrap_or(1);
         self.values.push(Value { elements: view.elements(), channels, rectified: false });
         self.steps.push(Drafted { name: name.to_owned(), layering, inputs, output: view.value });
         view
     }
 
+    /// A new value whose samples lie as those of the first input.
     fn other(&mut self, name: &str, layer: impl Layer + 'static, inputs: &[&View], shape: &[usize]) -> View {
+        let batch = inputs[0].batch;
         let channels_last = inputs[0].channels_last && shape.len() == inputs[0].shape.len();
         let inputs = inputs.iter().map(|input| input.value).collect();
-        self.step(name, Layering::Other(Box::new(layer)), inputs, shape, channels_last)
+        View { batch, ..self.step(name, Layering::Other(Box::new(layer)), inputs, shape, channels_last) }
     }
 
     /// The same value in the wanted order of memory.
@@ -229,7 +318,7 @@ impl<'a> Lowering<'a> {
         let mut origins: Vec<Origin> = vec![None; from.len()];
         from.iter().zip(&to).for_each(|(from, to)| origins[*to] = Some((0, *from)));
         let layer = Layering::Other(Box::new(Move::new(1, &origins, &[])));
-        self.step(name, layer, vec![view.value], &view.shape, channels_last)
+        View { batch: view.batch, ..self.step(name, layer, vec![view.value], &view.shape, channels_last) }
     }
 
     /// The step that made a value, where it may still be changed: nothing else reads the value, and no ReLU has been joined.
@@ -269,7 +358,16 @@ impl<'a> Lowering<'a> {
         }
     }
 
+    /// A value whose first axis is that of the samples.
     fn view(&self, node: &Node, position: usize) -> Result<View, Missing> {
+        let view = self.any_view(node, position)?;
+        match view.batch {
+            Batch::Axis(0) => Ok(view),
+            _ => Err("it where the first axis is not that of the samples".to_owned()),
+        }
+    }
+
+    fn any_view(&self, node: &Node, position: usize) -> Result<View, Missing> {
         match node.inputs.get(position).and_then(|name| self.bound.get(name.as_str())) {
             Some(Bound::View(view)) => Ok(view.clone()),
             _ => Err(format!("it where input {position} is a constant")),
@@ -284,17 +382,20 @@ impl<'a> Lowering<'a> {
         self.optional_constant(node, position).ok_or_else(|| format!("it where input {position} is no constant"))
     }
 
-    /// Shape of a sample of a node's output.
-    fn shape_of(&self, name: &str) -> Result<Vec<usize>, Missing> {
+    /// Shape of a value of floats for a batch of `self.batch`.
+    fn whole_shape_of(&self, name: &str) -> Result<&[usize], Missing> {
         let fact = self.facts.get(name).ok_or("a value of unknown shape")?;
         if !fact.element.is_float() {
             return Err(format!("values of type {}", fact.element));
         }
-        match fact.shape.as_deref() {
-            Some([batch, sample @ ..]) if *batch == self.batch => Ok(sample.to_vec()),
-            Some(shape) => Err(format!("a value of shape {shape:?}, which does not begin with the batch")),
-            None => Err("a value whose shape depends on the data".to_owned()),
-        }
+        fact.shape.as_deref().ok_or_else(|| "a value whose shape depends on the data".to_owned())
+    }
+
+    /// Shape of a sample of a value with its samples there.
+    fn shape_of(&self, name: &str, batch: Batch) -> Result<Vec<usize>, Missing> {
+        let shape = self.whole_shape_of(name)?;
+        let sample = batch.sample(shape, self.batch);
+        sample.ok_or_else(|| format!("a value of shape {shape:?}, in which the samples lie in another way"))
     }
 
     fn lower_node(&mut self, node: &'a Node) -> Result<(), Missing> {
@@ -304,8 +405,15 @@ impl<'a> Lowering<'a> {
             Operator::TransposedConvolution(operator) => self.transposed_convolution(node, operator)?,
             Operator::Gemm(_) => self.gemm(node)?,
             Operator::MatMul(_) => self.product_of_matrices(node)?,
+            Operator::Softmax(operator) => self.softmax(node, *operator)?,
+            Operator::InstanceNormalization(operator) => self.instance_normalization(node, operator.epsilon)?,
+            Operator::GroupNormalization(operator) => self.group_normalization(node, *operator)?,
+            Operator::LayerNormalization(operator) => self.layer_normalization(node, *operator)?,
+            Operator::Resize(operator) => self.resize(node, operator)?,
+            Operator::Recurrent(operator) => return self.recurrent(node, operator),
             Operator::BatchNormalization(operator) => self.batch_normalization(node, operator.epsilon)?,
             Operator::Activation(Activation::Relu) => self.relu(node)?,
+            Operator::Activation(Activation::PRelu) => self.prelu(node)?,
             Operator::Activation(activation) => self.function(node, Function::Activation(*activation))?,
             Operator::Unary(unary) => self.function(node, Function::Unary(*unary))?,
             Operator::Clip(_) => self.clip(node)?,
@@ -375,7 +483,7 @@ impl<'a> Lowering<'a> {
         let x = self.view(node, 0)?;
         let x = self.laid_out(&x, true, &node.name);
         let (weights, bias) = self.kernels(node)?;
-        let shape = self.shape_of(&node.outputs[0])?;
+        let shape = self.shape_of(&node.outputs[0], Batch::Axis(0))?;
         let kernel = &weights.shape()[2..];
         let before = operator.cut_before(&x.shape[1..], kernel).map_err(|error| error.to_string())?;
         let or_one = |values: &[usize]| if values.is_empty() { vec![1; kernel.len()] } else { values.to_vec() };
@@ -414,13 +522,13 @@ impl<'a> Lowering<'a> {
             *last = outputs;
         }
         let draft = Layering::Convolution(Draft { geometry, weights, bias });
-        self.step(name, draft, vec![x.value], &shape, false)
+        View { batch: x.batch, ..self.step(name, draft, vec![x.value], &shape, false) }
     }
 
     fn gemm(&mut self, node: &Node) -> Result<View, Missing> {
         let Operator::Gemm(gemm) = &node.operator else { return Err("this operator".to_owned()) };
-        let x = self.view(node, 0)?;
-        if gemm.transpose_a {
+        let x = self.any_view(node, 0)?;
+        if gemm.transpose_a || x.batch == Batch::Axis(1) {
             return Err("it where the batch is the inner side".to_owned());
         }
         let weights = self.constant(node, 1)?.clone();
@@ -446,19 +554,6 @@ impl<'a> Lowering<'a> {
                 * if gemm.transpose_b { values[output * columns + input] } else { values[input * columns + output] }
         };
         Ok(self.linear(&node.name, &x, outputs, bias, weight))
-    }
-
-    fn product_of_matrices(&mut self, node: &Node) -> Result<View, Missing> {
-        let x = self.view(node, 0)?;
-        let weights = self.constant(node, 1)?.clone();
-        let &[inputs, outputs] = weights.shape() else {
-            return Err("it where the right factor is no matrix".to_owned());
-        };
-        if x.shape.is_empty() || x.shape.last() != Some(&inputs) {
-            return Err("it where the batch is the inner side".to_owned());
-        }
-        let values = weights.to_f32();
-        Ok(self.linear(&node.name, &x, outputs, vec![0.0; outputs], |output, input| values[input * outputs + output]))
     }
 
     fn batch_normalization(&mut self, node: &Node, epsilon: f32) -> Result<View, Missing> {
@@ -497,11 +592,11 @@ impl<'a> Lowering<'a> {
             }
         }
         let layering = Layering::Affine { scale, shift };
-        self.step(&node.name, layering, vec![x.value], &x.shape, x.channels_last)
+        View { batch: x.batch, ..self.step(&node.name, layering, vec![x.value], &x.shape, x.channels_last) }
     }
 
     fn relu(&mut self, node: &Node) -> Result<View, Missing> {
-        let x = self.view(node, 0)?;
+        let x = self.any_view(node, 0)?;
         let channels = self.values[x.value].channels;
         if let Some(open) = self.open_step(&x) {
             let joins = match &self.steps[open].layering {
@@ -519,11 +614,17 @@ impl<'a> Lowering<'a> {
     }
 
     fn function(&mut self, node: &Node, function: Function) -> Result<View, Missing> {
-        let x = self.view(node, 0)?;
+        let x = self.any_view(node, 0)?;
         if !function.is_known() {
             return Err("this function".to_owned());
         }
         Ok(self.other(&node.name, function, &[&x], &x.shape))
+    }
+
+    fn prelu(&mut self, node: &Node) -> Result<View, Missing> {
+        let x = self.any_view(node, 0)?;
+        let slopes = self.constants_along(&x, self.constant(node, 1)?)?;
+        Ok(self.other(&node.name, PRelu { slopes }, &[&x], &x.shape))
     }
 
     fn clip(&mut self, node: &Node) -> Result<View, Missing> {
@@ -542,7 +643,7 @@ impl<'a> Lowering<'a> {
         let is_constant = |position: usize| self.known.contains_key(node.inputs[position].as_str());
         if node.inputs.len() != 2 {
             return match (operator, node.inputs.len()) {
-                (Arithmetic::Sum | Arithmetic::Mean, 1) => self.view(node, 0),
+                (Arithmetic::Sum | Arithmetic::Mean, 1) => self.any_view(node, 0),
                 _ => Err("it with other than two inputs".to_owned()),
             };
         }
@@ -561,7 +662,7 @@ impl<'a> Lowering<'a> {
         value: usize,
         constant: usize,
     ) -> Result<View, Missing> {
-        let x = self.view(node, value)?;
+        let x = self.any_view(node, value)?;
         let tensor = self.constant(node, constant)?.clone();
         if operator == Arithmetic::Pow && value == 0 && tensor.len() == 1 {
             return self.function(node, Function::Power(tensor.to_f32()[0]));
@@ -599,16 +700,23 @@ impl<'a> Lowering<'a> {
         let mut shape = tensor.shape().to_vec();
         let values = tensor.to_f32();
         let mut own = values.as_ref();
-        if shape.len() == x.shape.len() + 1 {
-            let batch = shape.remove(0);
-            let size = own.len() / batch.max(1);
-            if batch > 1 && own.chunks(size).any(|row| row != &own[..size]) {
+        let rank = x.batch.rank(x.shape.len());
+        if shape.len() > rank {
+            return Err("a constant with more axes than the value".to_owned());
+        }
+        match x.batch {
+            Batch::Axis(0) if shape.len() == rank => {
+                let batch = shape.remove(0);
+                let size = own.len() / batch.max(1);
+                if batch > 1 && own.chunks(size).any(|row| row != &own[..size]) {
+                    return Err("a constant that differs between samples".to_owned());
+                }
+                own = &own[..size];
+            }
+            Batch::Axis(axis) if axis + shape.len() >= rank && shape.remove(axis + shape.len() - rank) != 1 => {
                 return Err("a constant that differs between samples".to_owned());
             }
-            own = &own[..size];
-        }
-        if shape.len() > x.shape.len() {
-            return Err("a constant with more axes than the value".to_owned());
+            _ => {}
         }
         let missing = x.shape.len() - shape.len();
         let mut strides = vec![0; x.shape.len()];
@@ -639,7 +747,10 @@ impl<'a> Lowering<'a> {
     }
 
     fn of_two(&mut self, node: &Node, operator: Arithmetic) -> Result<View, Missing> {
-        let (a, b) = (self.view(node, 0)?, self.view(node, 1)?);
+        let (a, b) = (self.any_view(node, 0)?, self.any_view(node, 1)?);
+        if a.batch != b.batch {
+            return Err("it where the samples of two values lie differently".to_owned());
+        }
         let (a, b) = (self.broadcast(node, &a)?, self.broadcast(node, &b)?);
         match operator {
             Arithmetic::Add | Arithmetic::Sum => {
@@ -684,7 +795,7 @@ impl<'a> Lowering<'a> {
 
     /// A value repeated to the shape of the node's result.
     fn broadcast(&mut self, node: &Node, x: &View) -> Result<View, Missing> {
-        let shape = self.shape_of(&node.outputs[0])?;
+        let shape = self.shape_of(&node.outputs[0], x.batch)?;
         if x.shape == shape {
             return Ok(x.clone());
         }
@@ -802,32 +913,36 @@ impl<'a> Lowering<'a> {
     }
 
     fn reduce(&mut self, node: &Node, operator: Reduce) -> Result<View, Missing> {
-        let x = self.view(node, 0)?;
-        let rank = x.shape.len() + 1;
+        let x = self.any_view(node, 0)?;
+        let rank = x.batch.rank(x.shape.len());
         let axes: Vec<i64> = match node.inputs.get(1) {
             Some(name) if !name.is_empty() => self.constant(node, 1)?.to_i64().into_owned(),
             _ => Vec::new(),
         };
         let axes: Vec<usize> =
             axes.iter().map(|&axis| if axis < 0 { (axis + rank as i64) as usize } else { axis as usize }).collect();
-        if axes.is_empty() || axes.contains(&0) {
+        let own: Option<Vec<usize>> = axes.iter().map(|&axis| x.batch.axis(axis)).collect();
+        let Some(own) = own.filter(|own| !own.is_empty()) else {
             return Err("reductions over the batch".to_owned());
-        }
-        let axes: Vec<usize> = axes.into_iter().map(|axis| axis - 1).collect();
-        let count: usize = axes.iter().map(|&axis| x.shape[axis]).product();
+        };
+        let count: usize = own.iter().map(|&axis| x.shape[axis]).product();
         let factor = match operator.reduction {
             Reduction::Mean => 1.0 / count as f32,
             Reduction::Sum => 1.0,
             _ => return Err("this reduction".to_owned()),
         };
-        let y = self.summed(&node.name, &x, &axes, factor);
+        let y = self.summed(&node.name, &x, &own, factor);
         if operator.keep_axes {
             return Ok(y);
         }
-        let shape = self.shape_of(&node.outputs[0])?;
+        let batch = match x.batch {
+            Batch::Axis(axis) => Batch::Axis(axis - axes.iter().filter(|gone| **gone < axis).count()),
+            Batch::Rows => Batch::Rows,
+        };
+        let shape = self.shape_of(&node.outputs[0], batch)?;
         // Channels that remain keep their place behind the rest.
-        let channels_last = y.channels_last && !axes.contains(&0) && shape.len() > 1;
-        Ok(View { shape, channels_last, ..y })
+        let channels_last = y.channels_last && !own.contains(&0) && shape.len() > 1;
+        Ok(View { shape, channels_last, batch, ..y })
     }
 
     /// Operators that only move elements: asks the Burn executor where each element comes from.
@@ -845,32 +960,25 @@ impl<'a> Lowering<'a> {
             if output.is_empty() || !self.readers.contains_key(output.as_str()) {
                 continue;
             }
-            let shape = self.shape_of(output)?;
-            let (origins, constants) = self.origins(node, position, &views, &shape)?;
-            let view = self.moved(node, &views, &shape, &origins, &constants);
+            let moved = self.origins(node, position, &views)?;
+            let view = self.moved(node, &views, &moved);
             self.bind(output, view);
         }
         Ok(())
     }
 
-    /// For each element of a sample of an output, in the graph's order, its input and place there; and the constants.
-    fn origins(
-        &self,
-        node: &Node,
-        position: usize,
-        views: &[(&str, View)],
-        shape: &[usize],
-    ) -> Result<(Vec<Origin>, Vec<f32>), Missing> {
+    /// Where the elements of an output come from.
+    fn origins(&self, node: &Node, position: usize, views: &[(&str, View)]) -> Result<Moved, Missing> {
         /// Numbers are handed through in two parts that floats hold exactly.
         const BASE: usize = 4096;
         let failed = |error: nocebo_graph::Error| error.to_string();
         let mut graph =
             Graph { name: "probe".into(), outputs: vec![node.outputs[position].clone()], ..Graph::default() };
         graph.nodes.push(node.clone());
-        let mut distinct: Vec<(&str, usize)> = Vec::new();
+        let mut distinct: Vec<(&str, &View)> = Vec::new();
         for (name, view) in views {
             if distinct.iter().all(|(known, _)| known != name) {
-                distinct.push((name, view.elements()));
+                distinct.push((name, view));
                 let declared = self.facts[*name].shape.clone().unwrap_or_default();
                 let dimensions = declared.into_iter().map(Dimension::Fixed).collect();
                 let element = self.facts[*name].element;
@@ -886,10 +994,10 @@ impl<'a> Lowering<'a> {
         let batch = self.batch;
         let probe = |number: &dyn Fn(usize) -> usize| -> Result<Vec<f32>, Missing> {
             let mut start = 1;
-            let inputs = distinct.iter().map(|(name, elements)| {
+            let inputs = distinct.iter().map(|(name, view)| {
                 let shape = self.facts[*name].shape.clone().unwrap_or_default();
-                let values = (start..start + batch * elements).map(|at| number(at) as f32).collect();
-                start += batch * elements;
+                let values = (start..start + batch * view.elements()).map(|at| number(at) as f32).collect();
+                start += batch * view.elements();
                 Tensor::floats(&shape, values).map(|tensor| tensor.cast(self.facts[*name].element))
             });
             let inputs: Vec<Tensor> = inputs.collect::<Result<_, _>>().map_err(|error| error.to_string())?;
@@ -898,48 +1006,50 @@ impl<'a> Lowering<'a> {
         };
         let template = probe(&|_| 0)?;
         let (low, high) = (probe(&|at| at % BASE)?, probe(&|at| at / BASE)?);
-        let elements: usize = shape.iter().product();
-        let origin = |at: usize| -> Option<(usize, usize)> {
+        // Input, sample and place in it of an element of the output.
+        let origin = |at: usize| -> Option<(usize, usize, usize)> {
             let (low, high) = (low[at] - template[at], high[at] - template[at]);
             let mut number = (high as usize * BASE + low as usize).checked_sub(1)?;
-            for (index, (_, elements)) in distinct.iter().enumerate() {
-                if number < batch * elements {
-                    return Some((index, number));
+            for (index, (_, view)) in distinct.iter().enumerate() {
+                if number < batch * view.elements() {
+                    let (sample, place) = view.batch.split(&view.shape, batch, number);
+                    return Some((index, sample, place));
                 }
-                number -= batch * elements;
+                number -= batch * view.elements();
             }
             None
         };
-        let mut origins = Vec::with_capacity(elements);
-        for at in 0..elements {
-            let first = origin(at);
-            // Every sample must come from itself alone, all in the same way.
-            for sample in 0..batch {
-                let fits = match (first, origin(sample * elements + at)) {
-                    (None, None) => template[at] == template[sample * elements + at],
-                    (Some((input, from)), Some((other, place))) => {
-                        input == other && from < distinct[input].1 && place == sample * distinct[input].1 + from
-                    }
+        // Every sample must come from itself alone, all in the same way.
+        let in_way = |way: Batch, shape: &[usize]| -> Option<(Vec<Origin>, Vec<f32>)> {
+            let place = |sample: usize, at: usize| way.join(shape, batch, sample, at);
+            let elements: usize = shape.iter().product();
+            let mut origins = Vec::with_capacity(elements);
+            for at in 0..elements {
+                let first = place(0, at);
+                let expected = origin(first);
+                let fits = (0..batch).all(|sample| match (expected, origin(place(sample, at))) {
+                    (None, None) => template[first] == template[place(sample, at)],
+                    (Some((input, 0, from)), Some(found)) => found == (input, sample, from),
                     _ => false,
-                };
+                });
                 if !fits {
-                    return Err("it where samples are mixed".to_owned());
+                    return None;
                 }
+                origins.push(expected.map(|(input, _, from)| (input, from)));
             }
-            origins.push(first);
-        }
-        Ok((origins, template[..elements].to_vec()))
+            Some((origins, (0..elements).map(|at| template[place(0, at)]).collect()))
+        };
+        let shape = self.whole_shape_of(&node.outputs[position])?;
+        let found = Batch::candidates(shape, batch).find_map(|(batch, shape)| {
+            let (origins, constants) = in_way(batch, &shape)?;
+            Some(Moved { batch, shape, origins, constants })
+        });
+        found.ok_or_else(|| "it where samples are mixed".to_owned())
     }
 
-    /// The value with these origins (given in the graph's order), in the order of memory that moves the longest stretches.
-    fn moved(
-        &mut self,
-        node: &Node,
-        views: &[(&str, View)],
-        shape: &[usize],
-        origins: &[Origin],
-        constants: &[f32],
-    ) -> View {
+    /// The value with these origins, in the order of memory that moves the longest stretches.
+    fn moved(&mut self, node: &Node, views: &[(&str, View)], moved: &Moved) -> View {
+        let Moved { batch, shape, origins, constants } = moved;
         let mut distinct: Vec<&View> = Vec::new();
         let mut names: Vec<&str> = Vec::new();
         for (name, view) in views {
@@ -964,13 +1074,19 @@ impl<'a> Lowering<'a> {
         let unmoved = |(at, origin): (usize, &Origin)| *origin == Some((0, at));
         if distinct.len() == 1 && laid.len() == distinct[0].elements() && laid.iter().enumerate().all(unmoved) {
             let exclusive = distinct[0].exclusive;
-            return View { value: distinct[0].value, shape: shape.to_vec(), channels_last, exclusive };
+            return View { value: distinct[0].value, shape: shape.clone(), channels_last, exclusive, batch: *batch };
         }
         let layer = Move::new(distinct.len(), &laid, &fixed);
         let inputs = distinct.iter().map(|view| view.value).collect();
-        self.step(&node.name, Layering::Other(Box::new(layer)), inputs, shape, channels_last)
+        let layering = Layering::Other(Box::new(layer));
+        View { batch: *batch, ..self.step(&node.name, layering, inputs, shape, channels_last) }
     }
 }
+
+mod normalization;
+mod product;
+mod recurrent;
+mod resize;
 
 /// Sides of three axes of space, the missing ones in front.
 fn three<T: Copy>(sides: &[T], missing: T) -> [T; 3] {

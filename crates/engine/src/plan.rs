@@ -60,7 +60,8 @@ pub(crate) struct Plan {
 pub(crate) struct Workspace {
     samples: usize,
     slots: Vec<Buffer>,
-    saved: Vec<Vec<u8>>,
+    /// What each step keeps, as bytes.
+    saved: Vec<Buffer>,
     bits: Vec<Vec<u8>>,
     memory: Buffer,
 }
@@ -110,6 +111,7 @@ impl Plan {
                 last_read[input] = index;
                 kept[input] |= step.layer.keeps_inputs();
             }
+            kept[step.output] |= step.layer.keeps_output();
         }
         kept[output] = true;
         let mut slots = vec![0; values.len()];
@@ -158,7 +160,7 @@ impl Plan {
         Workspace {
             samples,
             slots: self.sizes.iter().map(|size| Buffer::zeroed(size * samples)).collect(),
-            saved: self.steps.iter().map(|step| vec![0; step.layer.saved() * samples]).collect(),
+            saved: self.steps.iter().map(|step| Buffer::zeroed((step.layer.saved() * samples).div_ceil(4))).collect(),
             bits: self.values.iter().map(|value| vec![0; value.bits() * samples]).collect(),
             memory: Buffer::default(),
         }
@@ -185,7 +187,7 @@ impl Plan {
                 samples,
                 inputs: &inputs,
                 output: &mut output[..made.elements * samples],
-                saved: &mut saved[..step.layer.saved() * samples],
+                saved: &mut saved.bytes_mut()[..step.layer.saved() * samples],
                 rectified: made.rectified.then_some(&mut own_bits[..made.bits() * samples]),
                 memory,
             });
@@ -218,7 +220,8 @@ impl Plan {
                         set: self.set,
                         samples,
                         inputs: &inputs,
-                        saved: &saved[index][..step.layer.saved() * samples],
+                        output: kept(step.output, step.layer.keeps_output()),
+                        saved: &saved[index].bytes()[..step.layer.saved() * samples],
                         slope: &slots[slope][..made.elements * samples],
                         position,
                         gradient: &mut result[..target.elements * samples],

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use crate::operators::{Arguments, Fact, Facts, Operator};
+use crate::tensor::room;
 use crate::value::Value;
 use crate::{Device, ElementType, Error, Graph, OperatorError, Tensor};
 
@@ -247,8 +248,8 @@ pub(crate) fn bytes_made(operator: &Operator, facts: &[Fact]) -> u64 {
         return 0;
     }
     let size = |element: ElementType| if element.is_float() { 4 } else { 8 };
-    let bytes = |fact: &Fact| Some(fact.shape.as_ref()?.iter().product::<usize>() as u64 * size(fact.element));
-    facts.iter().filter_map(bytes).sum()
+    let bytes = |fact: &Fact| Some((room(fact.shape.as_ref()?) as u64).saturating_mul(size(fact.element)));
+    facts.iter().filter_map(bytes).fold(0, u64::saturating_add)
 }
 
 fn greatest_bytes(steps: &[Step], graph: &Graph) -> u64 {
@@ -259,13 +260,13 @@ fn greatest_bytes(steps: &[Step], graph: &Graph) -> u64 {
         for (slot, fact) in step.outputs.iter().zip(step.facts.iter().flatten()) {
             if let Some(slot) = *slot {
                 let bytes = bytes_made(operator, std::slice::from_ref(fact));
-                alive += bytes;
+                alive = alive.saturating_add(bytes);
                 sizes.insert(slot, bytes);
             }
         }
         greatest = greatest.max(alive);
         let finished: u64 = step.finished.iter().filter_map(|slot| sizes.remove(slot)).sum();
-        alive -= finished;
+        alive = alive.saturating_sub(finished);
     }
     greatest
 }

@@ -407,19 +407,18 @@ impl Tensor {
 ///
 /// # Errors
 ///
-/// When it overflows.
+/// When its [`room`] is more than a tensor can have.
 pub(crate) fn elements(shape: &[usize]) -> Result<usize, OperatorError> {
-    shape
-        .iter()
-        .try_fold(1usize, |product, &side| product.checked_mul(side))
-        .filter(|&elements| elements <= MOST_ELEMENTS)
-        .ok_or_else(|| {
-            OperatorError::mismatch(
-                "size of a tensor",
-                format!("at most {MOST_ELEMENTS} elements"),
-                format!("{shape:?}"),
-            )
-        })
+    if room(shape) > MOST_ELEMENTS {
+        let most = format!("at most {MOST_ELEMENTS} elements");
+        return Err(OperatorError::mismatch("size of a tensor", most, format!("{shape:?}")));
+    }
+    Ok(shape.iter().product())
+}
+
+/// Elements of a shape where a side of 0 counts as 1, which a sum over it makes of it.
+pub(crate) fn room(shape: &[usize]) -> usize {
+    shape.iter().fold(1, |product, &side| product.saturating_mul(side.max(1)))
 }
 
 /// Most elements of one tensor: 2^31, 8 GiB of 32-bit floats. Anything larger is taken for a damaged file.

@@ -38,6 +38,34 @@ impl Buffer {
     }
 }
 
+impl Buffer {
+    /// The memory as bytes, of which [`floats`] makes floats again.
+    pub(crate) fn bytes(&self) -> &[u8] {
+        // SAFETY: floats are bytes without gaps, and the buffer is borrowed as `self` is.
+        unsafe { std::slice::from_raw_parts(self.start.as_ptr().cast(), self.length * size_of::<f32>()) }
+    }
+
+    /// See [`Buffer::bytes`].
+    pub(crate) fn bytes_mut(&mut self) -> &mut [u8] {
+        // SAFETY: as above, and any bytes are floats.
+        unsafe { std::slice::from_raw_parts_mut(self.start.as_ptr().cast(), self.length * size_of::<f32>()) }
+    }
+}
+
+/// Bytes of a buffer, from its beginning, as floats.
+pub(crate) fn floats(bytes: &[u8]) -> &[f32] {
+    assert!(bytes.as_ptr().cast::<f32>().is_aligned() && bytes.len().is_multiple_of(size_of::<f32>()));
+    // SAFETY: aligned, as long, and any bytes are floats.
+    unsafe { std::slice::from_raw_parts(bytes.as_ptr().cast(), bytes.len() / size_of::<f32>()) }
+}
+
+/// See [`floats`].
+pub(crate) fn floats_mut(bytes: &mut [u8]) -> &mut [f32] {
+    assert!(bytes.as_ptr().cast::<f32>().is_aligned() && bytes.len().is_multiple_of(size_of::<f32>()));
+    // SAFETY: aligned, as long, borrowed alone, and any bytes are floats.
+    unsafe { std::slice::from_raw_parts_mut(bytes.as_mut_ptr().cast(), bytes.len() / size_of::<f32>()) }
+}
+
 impl Drop for Buffer {
     fn drop(&mut self) {
         // SAFETY: allocated in `zeroed` with this layout.

@@ -598,6 +598,7 @@ mod tests {
                     set,
                     samples,
                     inputs: &[&[], &[]],
+                    output: &[],
                     saved: &[],
                     slope: &slope,
                     position: 0,

@@ -4,6 +4,8 @@ use nocebo_graph::operators::{Activation, Unary};
 use rayon::prelude::*;
 
 use super::{Backward, Forward, Layer};
+use crate::kernels::{InstructionSet, vectorised};
+use crate::math::{erf, exp, sigmoid, tanh};
 
 /// Elements of a task.
 const BLOCK: usize = 1 << 12;
@@ -39,6 +41,7 @@ impl Function {
     }
 
     /// Value and derivative at `x`.
+    #[inline(always)]
     fn at(self, x: f32) -> (f32, f32) {
         match self {
             Self::Activation(activation) => activate(activation, x),
@@ -54,13 +57,16 @@ impl Function {
                     },
                 ),
                 Unary::Neg => (-x, -1.0),
-                Unary::Exp => (x.exp(), x.exp()),
+                Unary::Exp => (exp(x), exp(x)),
                 Unary::Log => (x.ln(), 1.0 / x),
                 Unary::Sqrt => (x.sqrt(), 0.5 / x.sqrt()),
                 Unary::Reciprocal => (1.0 / x, -1.0 / (x * x)),
                 Unary::Sin => (x.sin(), x.cos()),
                 Unary::Cos => (x.cos(), -x.sin()),
-                Unary::Erf => (erf(x), std::f32::consts::FRAC_2_SQRT_PI * (-x * x).exp()),
+                Unary::Erf => {
+                    let (y, bell) = erf(x);
+                    (y, std::f32::consts::FRAC_2_SQRT_PI * bell)
+                }
                 _ => (f32::NAN, f32::NAN),
             },
             // A NaN passes through.
@@ -73,10 +79,7 @@ impl Function {
     }
 }
 
-fn sigmoid(x: f32) -> f32 {
-    1.0 / (1.0 + (-x).exp())
-}
-
+#[inline(always)]
 fn activate(activation: Activation, x: f32) -> (f32, f32) {
     match activation {
         Activation::Relu => {
@@ -135,69 +138,135 @@ fn activate(activation: Activation, x: f32) -> (f32, f32) {
             (x * gate, if (0.0..=1.0).contains(&line) { gate + x / 6.0 } else { gate })
         }
         Activation::Tanh => {
-            let y = x.tanh();
+            let y = tanh(x);
             (y, 1.0 - y * y)
         }
         Activation::Softplus => (x.max(0.0) + (-x.abs()).exp().ln_1p() + 0.0 * x, sigmoid(x)),
         Activation::Softsign => (x / (1.0 + x.abs()), 1.0 / (1.0 + x.abs()).powi(2)),
         Activation::Gelu { tanh: false } => {
-            let phi = 0.5 * (1.0 + erf(x * std::f32::consts::FRAC_1_SQRT_2));
-            let density =
-                (-0.5 * x * x).exp() * (0.5 * std::f32::consts::FRAC_2_SQRT_PI * std::f32::consts::FRAC_1_SQRT_2);
+            // erf(x / √2) comes with e^(-x² / 2).
+            let (y, bell) = erf(x * std::f32::consts::FRAC_1_SQRT_2);
+            let phi = 0.5 * (1.0 + y);
+            let density = bell * (0.5 * std::f32::consts::FRAC_2_SQRT_PI * std::f32::consts::FRAC_1_SQRT_2);
             (x * phi, phi + x * density)
         }
         Activation::Gelu { tanh: true } => {
             let root = (2.0 / std::f32::consts::PI).sqrt();
-            let inner = (root * (x + 0.044_715 * x * x * x)).tanh();
+            let inner = tanh(root * (x + 0.044_715 * x * x * x));
             let slope = root * (1.0 + 3.0 * 0.044_715 * x * x);
             (0.5 * x * (1.0 + inner), 0.5 * (1.0 + inner) + 0.5 * x * (1.0 - inner * inner) * slope)
         }
         Activation::Mish => {
             let (soft, slope) = activate(Activation::Softplus, x);
-            let gate = soft.tanh();
+            let gate = tanh(soft);
             (x * gate, gate + x * (1.0 - gate * gate) * slope)
         }
         Activation::PRelu => (f32::NAN, f32::NAN),
     }
 }
 
-/// The error function to about 1 in 10⁷.
-///
-/// Below 2 its Maclaurin series; above, one minus the continued fraction of the complement (Abramowitz & Stegun 7.1.5 and
-/// 7.1.14), in f64.
-fn erf(x: f32) -> f32 {
-    let a = f64::from(x.abs());
-    if a.is_nan() {
-        return x;
-    }
-    let value = if a < 2.0 {
-        let (mut term, mut sum) = (a, a);
-        for n in 1..40 {
-            let n = f64::from(n);
-            term *= -a * a / n;
-            sum += term / (2.0 * n + 1.0);
+/// Runs `$work` for the function by its own name where that is one that large networks are full of: the compiler then makes
+/// vector instructions of it.
+macro_rules! by_name {
+    ($function:expr, |$named:ident| $work:expr) => {
+        match $function {
+            Function::Activation(Activation::Sigmoid) => {
+                let $named = Function::Activation(Activation::Sigmoid);
+                $work
+            }
+            Function::Activation(Activation::Tanh) => {
+                let $named = Function::Activation(Activation::Tanh);
+                $work
+            }
+            Function::Activation(Activation::HardSwish) => {
+                let $named = Function::Activation(Activation::HardSwish);
+                $work
+            }
+            Function::Activation(Activation::Gelu { tanh: false }) => {
+                let $named = Function::Activation(Activation::Gelu { tanh: false });
+                $work
+            }
+            Function::Unary(Unary::Erf) => {
+                let $named = Function::Unary(Unary::Erf);
+                $work
+            }
+            Function::Clip { least, greatest } => {
+                let $named = Function::Clip { least, greatest };
+                $work
+            }
+            $named => $work,
         }
-        std::f64::consts::FRAC_2_SQRT_PI * sum
-    } else if a < 6.0 {
-        let fraction = (1..60).rev().fold(a, |tail, k| a + f64::from(k) / 2.0 / tail);
-        1.0 - (-a * a).exp() / (fraction * std::f64::consts::PI.sqrt())
-    } else {
-        1.0
     };
-    (value as f32).copysign(x)
+}
+
+impl Function {
+    fn block(self, set: InstructionSet, input: &[f32], output: &mut [f32]) {
+        by_name!(self, |function| vectorised(
+            set,
+            #[inline(always)]
+            || {
+                output.iter_mut().zip(input).for_each(|(y, &x)| *y = function.at(x).0);
+            }
+        ));
+    }
+
+    fn block_back(self, set: InstructionSet, input: &[f32], slope: &[f32], gradient: &mut [f32], accumulate: bool) {
+        by_name!(self, |function| vectorised(
+            set,
+            #[inline(always)]
+            || {
+                for (gradient, (&x, slope)) in gradient.iter_mut().zip(input.iter().zip(slope)) {
+                    let part = slope * function.at(x).1;
+                    *gradient = if accumulate { *gradient + part } else { part };
+                }
+            }
+        ));
+    }
 }
 
 impl Layer for Function {
     fn forward(&self, pass: Forward<'_>) {
         let blocks = pass.output.par_chunks_mut(BLOCK).zip(pass.inputs[0].par_chunks(BLOCK));
-        blocks.for_each(|(output, input)| output.iter_mut().zip(input).for_each(|(y, &x)| *y = self.at(x).0));
+        blocks.for_each(|(output, input)| self.block(pass.set, input, output));
     }
 
     fn backward(&self, pass: Backward<'_>) {
         let blocks = pass.gradient.par_chunks_mut(BLOCK).zip(pass.inputs[0].par_chunks(BLOCK));
         blocks.zip(pass.slope.par_chunks(BLOCK)).for_each(|((gradient, input), slope)| {
-            for ((gradient, &x), slope) in gradient.iter_mut().zip(input).zip(slope) {
-                let part = slope * self.at(x).1;
+            self.block_back(pass.set, input, slope, gradient, pass.accumulate);
+        });
+    }
+
+    fn keeps_inputs(&self) -> bool {
+        true
+    }
+
+    fn kernel(&self) -> String {
+        format!("{self:?}").to_lowercase()
+    }
+}
+
+/// `x` above 0, `slope · x` elsewhere, with slopes that repeat along a sample.
+pub(crate) struct PRelu {
+    pub(crate) slopes: Vec<f32>,
+}
+
+impl Layer for PRelu {
+    fn forward(&self, pass: Forward<'_>) {
+        let rows = pass.output.par_chunks_mut(self.slopes.len()).zip(pass.inputs[0].par_chunks(self.slopes.len()));
+        rows.with_min_len(BLOCK.div_ceil(self.slopes.len())).for_each(|(output, input)| {
+            for (y, (x, slope)) in output.iter_mut().zip(input.iter().zip(&self.slopes)) {
+                *y = if *x > 0.0 { *x } else { slope * x };
+            }
+        });
+    }
+
+    fn backward(&self, pass: Backward<'_>) {
+        let rows = pass.gradient.par_chunks_mut(self.slopes.len()).zip(pass.inputs[0].par_chunks(self.slopes.len()));
+        let rows = rows.zip(pass.slope.par_chunks(self.slopes.len())).with_min_len(BLOCK.div_ceil(self.slopes.len()));
+        rows.for_each(|((gradient, input), above)| {
+            for (at, gradient) in gradient.iter_mut().enumerate() {
+                let part = above[at] * if input[at] > 0.0 { 1.0 } else { self.slopes[at] };
                 *gradient = if pass.accumulate { *gradient + part } else { part };
             }
         });
@@ -208,7 +277,7 @@ impl Layer for Function {
     }
 
     fn kernel(&self) -> String {
-        format!("{self:?}").to_lowercase()
+        "prelu".to_owned()
     }
 }
 
@@ -258,5 +327,40 @@ impl Layer for Pair {
 
     fn kernel(&self) -> String {
         format!("{self:?}").to_lowercase()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::layers::tests::{agrees_with_f64, numbers};
+
+    #[test]
+    fn prelu_and_its_gradient_agree_with_f64() {
+        let layer = PRelu { slopes: vec![0.1, -0.5, 2.0] };
+        agrees_with_f64(InstructionSet::Portable, &layer, 2, &[numbers(24, 1)], 12, 1e-6, |inputs| {
+            let slope = |at: usize| [f64::from(0.1_f32), -0.5, 2.0][at % 3];
+            inputs[0].iter().enumerate().map(|(at, &x)| if x > 0.0 { x } else { slope(at) * x }).collect()
+        });
+    }
+
+    #[test]
+    fn functions_agree_with_their_differences() {
+        for set in InstructionSet::available() {
+            for (function, exact) in [
+                (Function::Activation(Activation::Sigmoid), (|x: f64| 1.0 / (1.0 + (-x).exp())) as fn(f64) -> f64),
+                (Function::Activation(Activation::Tanh), f64::tanh),
+                (Function::Activation(Activation::HardSwish), |x| x * (x / 6.0 + 0.5).clamp(0.0, 1.0)),
+                (Function::Activation(Activation::Gelu { tanh: true }), |x| {
+                    0.5 * x * (1.0 + (f64::sqrt(2.0 / std::f64::consts::PI) * (x + 0.044_715 * x.powi(3))).tanh())
+                }),
+                (Function::Clip { least: -0.5, greatest: 0.25 }, |x| x.clamp(-0.5, 0.25)),
+                (Function::Unary(Unary::Exp), f64::exp),
+            ] {
+                agrees_with_f64(set, &function, 1, &[numbers(50, 1)], 50, 1e-6, |inputs| {
+                    inputs[0].iter().map(|x| exact(*x)).collect()
+                });
+            }
+        }
     }
 }

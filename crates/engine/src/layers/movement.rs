@@ -188,6 +188,7 @@ mod tests {
             set,
             samples,
             inputs: &[&[]],
+            output: &[],
             saved: &[],
             slope,
             position: 0,

@@ -338,7 +338,7 @@ impl Facts<'_> {
     }
 
     pub(crate) fn integers(&self, position: usize) -> Result<Vec<i64>, OperatorError> {
-        Ok(self.value(position)?.to_i64().into_owned())
+        whole_numbers(position, self.value(position)?)
     }
 
     pub(crate) fn optional_integers(&self, position: usize) -> Result<Option<Vec<i64>>, OperatorError> {
@@ -391,12 +391,22 @@ impl Arguments<'_> {
     }
 
     pub(crate) fn integers(&self, position: usize) -> Result<Vec<i64>, OperatorError> {
-        Ok(self.host(position)?.to_i64().into_owned())
+        let tensor = self.host(position)?;
+        whole_numbers(position, &tensor)
     }
 
     pub(crate) fn optional_integers(&self, position: usize) -> Result<Option<Vec<i64>>, OperatorError> {
         if self.optional(position).is_none() { Ok(None) } else { self.integers(position).map(Some) }
     }
+}
+
+/// The values of an input that holds counts, places or sides.
+fn whole_numbers(position: usize, tensor: &Tensor) -> Result<Vec<i64>, OperatorError> {
+    if tensor.element().is_float() {
+        let what = format!("element type of input {position}");
+        return Err(OperatorError::mismatch(what, "an integer type", tensor.element()));
+    }
+    Ok(tensor.to_i64().into_owned())
 }
 
 /// Shape of an output, which shape inference has found.

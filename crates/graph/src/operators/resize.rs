@@ -8,6 +8,9 @@ use crate::tensor::elements;
 use crate::value::{DeviceTensor, Value};
 use crate::{OperatorError, Tensor};
 
+/// Elements along an axis and their weights.
+type Taps = Vec<(usize, f32)>;
+
 /// How neighbours are weighted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ResizeMode {
@@ -183,6 +186,29 @@ impl Resize {
         Ok(result)
     }
 
+    /// For each axis of a value with this shape the input elements and weights of every output place, where the axis changes.
+    /// Axes are resampled one after the other.
+    ///
+    /// # Errors
+    ///
+    /// When scales or sizes do not fit, and for a region of interest.
+    pub fn matrices(
+        &self,
+        shape: &[usize],
+        scales: Option<&[f32]>,
+        sizes: Option<&[i64]>,
+    ) -> Result<Vec<Option<Vec<Taps>>>, OperatorError> {
+        if self.coordinates == Coordinates::TfCropAndResize {
+            return Err(OperatorError::unsupported("a region of interest"));
+        }
+        let sizes = self.sizes(shape, scales, sizes)?;
+        let of_axis = |(&side, (out, scale)): (&usize, (usize, f32))| {
+            let changes = out != side || scale != 1.0;
+            changes.then(|| self.taps(side, out, scale, (0.0, 1.0)).into_iter().flatten().collect())
+        };
+        Ok(shape.iter().zip(sizes).map(of_axis).collect())
+    }
+
     /// The input coordinate that belongs to output place `place`.
     fn coordinate(&self, place: usize, side: usize, out: usize, scale: f32, region: (f32, f32)) -> f32 {
         let (place, side, length) = (place as f32, side as f32, out as f32);
@@ -204,7 +230,7 @@ impl Resize {
     }
 
     /// Input elements and their weights for each output place of one axis; `None` outside the region of interest.
-    fn taps(&self, side: usize, out: usize, scale: f32, region: (f32, f32)) -> Vec<Option<Vec<(usize, f32)>>> {
+    fn taps(&self, side: usize, out: usize, scale: f32, region: (f32, f32)) -> Vec<Option<Taps>> {
         let last = side as i64 - 1;
         (0..out)
             .map(|place| {
@@ -225,7 +251,7 @@ impl Resize {
                 let support = if self.mode == ResizeMode::Linear { 1.0 } else { 2.0 } / shrink;
                 let first = (x - support).floor() as i64 + 1;
                 let end = (x + support).ceil() as i64 - 1;
-                let mut taps: Vec<(usize, f32)> = Vec::new();
+                let mut taps = Taps::new();
                 let mut total = 0.0;
                 for tap in first..=end.max(first) {
                     let weight = self.weight((tap as f32 - x) * shrink);
@@ -356,8 +382,7 @@ impl Behaviour for Resize {
             if cropped {
                 outside.push((axis, taps.iter().map(Option::is_none).collect()));
             }
-            let taps: Vec<Vec<(usize, f32)>> =
-                taps.into_iter().map(|taps| taps.unwrap_or_else(|| vec![(0, 1.0)])).collect();
+            let taps: Vec<Taps> = taps.into_iter().map(|taps| taps.unwrap_or_else(|| vec![(0, 1.0)])).collect();
             x = resampled(x, axis, &taps, arguments.device);
         }
         for (axis, outside) in outside {
@@ -385,7 +410,7 @@ impl Behaviour for Resize {
 }
 
 /// Weighted sums of picked elements along one axis.
-fn resampled(x: DeviceTensor, axis: usize, taps: &[Vec<(usize, f32)>], device: &crate::Device) -> DeviceTensor {
+fn resampled(x: DeviceTensor, axis: usize, taps: &[Taps], device: &crate::Device) -> DeviceTensor {
     let most = taps.iter().map(Vec::len).max().unwrap_or(0);
     let mut weight_shape = vec![1; x.rank()];
     weight_shape[axis] = taps.len();

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use rand::RngExt;
 
 use super::{Arguments, Behaviour, Derivative, Fact, Facts, Source, Target, axes_of, axis_of, output_shape};
-use crate::tensor::{Data, broadcast, elements, positions, strides};
+use crate::tensor::{Data, broadcast, elements, positions, room, strides};
 use crate::value::{DeviceTensor, Value};
 use crate::{ElementType, OperatorError, Tensor};
 
@@ -31,7 +31,7 @@ pub(crate) use plain;
 const MOST_MADE: usize = 1 << 28;
 
 fn made(shape: &[usize]) -> Result<(), OperatorError> {
-    if elements(shape)? > MOST_MADE {
+    if room(shape) > MOST_MADE {
         return Err(OperatorError::mismatch(
             "size of a tensor made from nothing",
             format!("at most {MOST_MADE} elements"),

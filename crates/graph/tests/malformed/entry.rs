@@ -8,6 +8,11 @@ const SIDE: usize = 2;
 /// Most values of an input, and most multiplications, of a model that is run.
 const SMALL: usize = 1 << 16;
 
+/// Elements of a shape where a side of 0 counts as 1, which a sum over it makes of it.
+fn room(shape: &[usize]) -> usize {
+    shape.iter().fold(1, |product, &side| product.saturating_mul(side.max(1)))
+}
+
 /// Reads a model, plans it, runs it where it is small, writes it and reads it again.
 ///
 /// # Panics
@@ -25,17 +30,17 @@ pub(crate) fn try_model(bytes: &[u8]) {
         let sides = input.shape.as_deref().unwrap_or_default();
         let shape: Vec<usize> =
             sides.iter().map(|side| if let Dimension::Fixed(side) = side { *side } else { SIDE }).collect();
-        let count = shape.iter().try_fold(1usize, |product, &side| product.checked_mul(side));
-        let Some(count) = count.filter(|&count| count <= SMALL) else { return };
-        let Ok(ones) = Tensor::floats(&shape, vec![1.0; count]) else { return };
+        if room(&shape) > SMALL {
+            return;
+        }
+        let Ok(ones) = Tensor::floats(&shape, vec![1.0; shape.iter().product()]) else { return };
         inputs.push(ones.cast(input.element));
     }
     let shapes: Vec<Vec<usize>> = inputs.iter().map(|input| input.shape().to_vec()).collect();
     let Ok(executor) = Executor::new(graph, &Device::flex()) else { return };
     let Ok(facts) = executor.facts(&shapes) else { return };
-    let large = |shape: &Vec<usize>| shape.iter().product::<usize>() > SMALL;
     let costly = executor.multiplications(&shapes).is_ok_and(|count| count > SMALL as u64);
-    if !costly && !facts.values().any(|fact| fact.shape.as_ref().is_some_and(large)) {
+    if !costly && !facts.values().any(|fact| fact.shape.as_ref().is_some_and(|shape| room(shape) > SMALL)) {
         drop(executor.forward_with_gradients(&inputs));
     }
 }

@@ -320,6 +320,24 @@ fn a_network_that_needs_more_memory_than_there_is_is_refused() {
     assert!(error.to_string().contains("GiB"), "{error}");
 }
 
+/// A sum over the side of 0, as the gradient of a broadcast takes it, would make it 1 and the tensor gigantic.
+#[test]
+fn a_giant_side_does_not_hide_behind_one_of_0() {
+    let graph = |sides: &[i64]| {
+        let ones = ConstantOfShape { value: Tensor::scalar(1.0) };
+        let nodes = vec![node("make", ones, &["shape"], "c"), node("add", Arithmetic::Add, &["x", "c"], "y")];
+        let constants = [("shape".to_owned(), Arc::new(Tensor::list(sides)))].into();
+        Graph { inputs: vec![Input::batch("x", &[1])], outputs: vec!["y".into()], nodes, constants, ..Graph::default() }
+    };
+    let run = |sides: &[i64]| {
+        let input = Tensor::floats(&[1, 1], vec![0.0]).unwrap();
+        Executor::new(graph(sides), &Device::flex())?.forward_with_gradients(&[input])
+    };
+    assert!(run(&[0, 3]).is_ok());
+    let error = run(&[0, 1 << 40]).unwrap_err().to_string();
+    assert!(error.contains("size of a tensor"), "{error}");
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(300))]
 
