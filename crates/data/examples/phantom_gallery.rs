@@ -58,7 +58,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 }
 
 fn sheet(name: &str, seed: Seed) -> Result<Sheet, Box<dyn std::error::Error>> {
-    let phantom = Phantom::new(name, Some(160), None)?;
+    let phantom = Phantom::new(name, Some(144), None)?;
+    if phantom.domain().shape().len() == 2 {
+        return Ok(traces(&Phantom::new(name, None, None)?, seed));
+    }
     let classes = phantom.modality().classes.len();
     let each = if classes == 2 { 2 } else { 1 };
     let mut shown: Vec<PhantomSample> = Vec::new();
@@ -82,8 +85,13 @@ fn pictures(phantom: &Phantom, shown: &[PhantomSample]) -> Result<Sheet, Box<dyn
     for (number, sample) in shown.iter().enumerate() {
         // The slice with the largest part of the finding.
         let area = side * side;
-        let marked = |slice: usize| sample.mask[slice * area..(slice + 1) * area].iter().filter(|&&inside| inside).count();
-        let slice = if slices > 1 && sample.class > 0 { (0..slices).max_by_key(|&slice| marked(slice)).unwrap_or(0) } else { slices / 2 };
+        let marked =
+            |slice: usize| sample.mask[slice * area..(slice + 1) * area].iter().filter(|&&inside| inside).count();
+        let slice = if slices > 1 && sample.class > 0 {
+            (0..slices).max_by_key(|&slice| marked(slice)).unwrap_or(0)
+        } else {
+            slices / 2
+        };
         for at in 0..area {
             let level = |channel: usize| {
                 let value = sample.values[(channel * slices + slice) * area + at];
@@ -94,4 +102,44 @@ fn pictures(phantom: &Phantom, shown: &[PhantomSample]) -> Result<Sheet, Box<dyn
         }
     }
     Ok(sheet)
+}
+
+/// One row a class: the signals of one sample as lines, or the columns of a table in their own scale.
+fn traces(phantom: &Phantom, seed: Seed) -> Sheet {
+    const WIDTH: usize = 588;
+    let (&[channels, length], classes) = (phantom.domain().shape(), phantom.modality().classes.len()) else {
+        return Sheet::new(1, 1);
+    };
+    let height = if channels > 2 { 22 } else { 64 };
+    let panel = channels * height + GAP;
+    let wide = classes == 2 && length < 200;
+    let width = if wide { WIDTH / 2 - GAP } else { WIDTH };
+    let mut sheet = Sheet::new(WIDTH, if wide { panel } else { classes * panel });
+    let shown: Vec<PhantomSample> = (0..classes)
+        .filter_map(|class| (0..).map(|index| phantom.sample(seed, index)).find(|sample| sample.class == class))
+        .collect();
+    for channel in 0..channels {
+        let all = || shown.iter().flat_map(|sample| &sample.values[channel * length..(channel + 1) * length]);
+        let (low, high) = all().fold((f32::INFINITY, f32::NEG_INFINITY), |(low, high), &v| (low.min(v), high.max(v)));
+        for (number, sample) in shown.iter().enumerate() {
+            let (left, top) = if wide { (number * (WIDTH / 2 + GAP), 0) } else { (0, number * panel) };
+            let colour = if sample.class == 0 { [30, 60, 140] } else { [170, 40, 30] };
+            let place = |x: usize| {
+                let at = x as f32 / (width - 1) as f32 * (length - 1) as f32;
+                let (first, part) = (at as usize, at.fract());
+                let values = &sample.values[channel * length..(channel + 1) * length];
+                let value = values[first] * (1.0 - part) + values[(first + 1).min(length - 1)] * part;
+                (channel + 1) as f32 * height as f32
+                    - 2.0
+                    - (value - low) / (high - low).max(1e-6) * (height as f32 - 4.0)
+            };
+            for x in 1..width {
+                let (from, to) = (place(x - 1), place(x));
+                for y in from.min(to) as usize..=from.max(to) as usize {
+                    sheet.set(left + x, top + y, colour);
+                }
+            }
+        }
+    }
+    sheet
 }

@@ -24,7 +24,8 @@ pub use split::{Fractions, Split, leaks};
 ///
 /// `path` is an `.npz` file in the manner of MedMNIST, or a folder of PNG or JPEG pictures with a `labels.csv` or one
 /// folder a class, or folders `image` and `label` of pictures and masks, or WFDB records with annotated
-/// beats; see [`formats::npz`], [`formats::folder`], [`formats::masks`] and [`formats::beats`].
+/// beats, or WFDB or EDF records with a `labels.csv`; see [`formats::npz`], [`formats::folder`], [`formats::masks`],
+/// [`formats::beats`] and [`formats::recordings`].
 ///
 /// # Errors
 ///
@@ -34,15 +35,17 @@ pub fn open(path: impl AsRef<Path>, split: Split) -> Result<Dataset, DataError> 
     open_with(path, split, &OpenOptions::default())
 }
 
-/// Writes the samples into the new folder `path` in the format that they came from: WFDB records for signals with a frequency,
+/// Writes the samples into the new folder `path` in the format that they came from: WFDB or EDF records for signals with a frequency,
 /// pictures (with masks, where there are any) for all else.
 ///
 /// # Errors
 ///
-/// As [`formats::beats::write`] and [`formats::folder::write`].
+/// As [`formats::beats::write`], [`formats::recordings::write`] and [`formats::folder::write`].
 pub fn write(path: impl AsRef<Path>, data: &Dataset) -> Result<(), DataError> {
-    if data.frequency().is_some() {
+    if formats::beats::are_beats(data) {
         formats::beats::write(path.as_ref(), data)
+    } else if data.frequency().is_some() {
+        formats::recordings::write(path.as_ref(), data)
     } else {
         formats::folder::write(path.as_ref(), data)
     }
@@ -60,6 +63,9 @@ pub fn open_with(path: impl AsRef<Path>, split: Split, options: &OpenOptions) ->
     if metadata.is_dir() {
         if formats::masks::is_layout(path) {
             return formats::masks::read(path, split, options);
+        }
+        if formats::recordings::is_layout(path) {
+            return formats::recordings::read(path, split, options);
         }
         if formats::beats::is_layout(path) {
             return formats::beats::read(path, split, options);

@@ -28,7 +28,7 @@ use super::picture::{self, Picture};
 use crate::split::{assign, shared_patients};
 use crate::{DataError, Dataset, OpenOptions, Split, Warning};
 
-const TABLE: &str = "labels.csv";
+pub(super) const TABLE: &str = "labels.csv";
 const FINDING: &str = "finding:";
 /// Greatest size of the table of labels in bytes.
 const TABLE_BYTES: u64 = 256 << 20;
@@ -37,14 +37,14 @@ const COLUMNS: usize = 1024;
 
 /// All pictures of a folder before they are read, one entry a picture in each list.
 #[derive(Default)]
-struct Listing {
-    files: Vec<String>,
-    labels: Vec<Label>,
-    class_names: Vec<String>,
-    splits: Option<Vec<Split>>,
-    patients: Option<Vec<String>>,
-    groups: BTreeMap<String, Vec<String>>,
-    warnings: Vec<Warning>,
+pub(super) struct Listing {
+    pub(super) files: Vec<String>,
+    pub(super) labels: Vec<Label>,
+    pub(super) class_names: Vec<String>,
+    pub(super) splits: Option<Vec<Split>>,
+    pub(super) patients: Option<Vec<String>>,
+    pub(super) groups: BTreeMap<String, Vec<String>>,
+    pub(super) warnings: Vec<Warning>,
 }
 
 /// Reads one split.
@@ -288,7 +288,7 @@ impl Columns {
     }
 }
 
-fn list_table(path: &Path, options: &OpenOptions) -> Result<Listing, DataError> {
+pub(super) fn list_table(path: &Path, options: &OpenOptions) -> Result<Listing, DataError> {
     let reading = |source| DataError::Read { file: TABLE.to_owned(), source };
     let table = File::open(path.join(TABLE)).map_err(reading)?;
     let length = table.metadata().map_err(reading)?.len();
@@ -395,7 +395,7 @@ pub fn write(path: &Path, data: &Dataset) -> Result<(), DataError> {
 }
 
 /// Writes the `labels.csv` of the samples, which lie in files of these names.
-pub(super) fn write_table(folder: &Path, data: &Dataset, names: &[String]) -> Result<(), DataError> {
+pub(crate) fn write_table(folder: &Path, data: &Dataset, names: &[String]) -> Result<(), DataError> {
     write_lines(&folder.join(TABLE), data, names).map_err(|error| DataError::Write {
         file: TABLE.to_owned(),
         source: match error.into_kind() {

@@ -9,7 +9,8 @@ pub mod masks;
 pub mod nifti;
 pub mod npy;
 pub mod npz;
-mod picture;
+pub(crate) mod picture;
+pub mod recordings;
 pub mod wfdb;
 mod zip;
 

@@ -53,10 +53,10 @@ fn signal([density, t1, t2]: [f32; 3]) -> f32 {
 }
 
 /// Real and imaginary part.
-pub type Complex = [f32; 2];
+type Complex = [f32; 2];
 
 /// What the scanner samples: `[size, size]` complex numbers, the middle of k-space in the middle, rows first; and the mask.
-pub(super) fn acquire(order: &Order) -> (Vec<Complex>, Vec<bool>) {
+fn acquire(order: &Order) -> (Vec<Complex>, Vec<bool>) {
     let rng = &mut order.rng();
     let factor = factor(order.size, 160);
     let side = order.size * factor;
@@ -72,7 +72,10 @@ pub(super) fn acquire(order: &Order) -> (Vec<Complex>, Vec<bool>) {
     let radius = uniform(rng, 0.35 + 0.35 * ease, 0.8 + 0.9 * ease);
     let turn = uniform(rng, 0.0, TAU);
     let reach = uniform(rng, 0.35, 0.75);
-    let place = ((0.82 * head.0 * turn.cos() * reach).abs().max(2.3) * if chance(rng, 0.5) { 1.0 } else { -1.0 }, head.1 * turn.sin() * reach);
+    let place = (
+        (0.82 * head.0 * turn.cos() * reach).abs().max(2.3) * if chance(rng, 0.5) { 1.0 } else { -1.0 },
+        head.1 * turn.sin() * reach,
+    );
     let lesion = Blob::new(place, (radius, radius * uniform(rng, 0.6, 0.95)), 0.1, rng);
     let amount = uniform(rng, 0.25 + 0.4 * ease, 0.6 + 0.4 * ease);
 
@@ -106,7 +109,8 @@ pub(super) fn acquire(order: &Order) -> (Vec<Complex>, Vec<bool>) {
             let gap = 0.10 - 0.03 * brain - 0.10 * deep;
             let ribbon = 0.42 - 0.42 * deep;
             let near = if open > 0.0 { fissure } else { 9.0 };
-            let mut matter = mix(grey, white, edge(brain - 0.30).min(edge(furrow - gap.max(0.0) - ribbon)).min(edge(near - 0.4)));
+            let mut matter =
+                mix(grey, white, edge(brain - 0.30).min(edge(furrow - gap.max(0.0) - ribbon)).min(edge(near - 0.4)));
             matter *= 1.0 + 0.025 * texture.at(x, y);
             value = mix(value, matter, edge(brain));
             value = mix(value, fluid, edge(gap - furrow).min(edge(brain - 0.05)));
@@ -117,7 +121,11 @@ pub(super) fn acquire(order: &Order) -> (Vec<Complex>, Vec<bool>) {
                 let (p, q) = (u - cx, y - cy);
                 (1.0 - ((p + lean * q) / a).hypot(q / b)) * a.min(b)
             };
-            for nucleus in [ellipse(1.0, 1.4, 0.85, 1.25, 0.25), ellipse(2.5, -0.1, 0.6, 1.5, -0.25), ellipse(1.25, -2.1, 0.5, 0.95, -0.35)] {
+            for nucleus in [
+                ellipse(1.0, 1.4, 0.85, 1.25, 0.25),
+                ellipse(2.5, -0.1, 0.6, 1.5, -0.25),
+                ellipse(1.25, -2.1, 0.5, 0.95, -0.35),
+            ] {
                 value = mix(value, mix(grey, white, 0.15), edge(nucleus));
             }
             let front = ellipse(0.75, -2.3, 0.42 * size, 1.35 * size, 0.38);
@@ -151,7 +159,8 @@ pub(super) fn acquire(order: &Order) -> (Vec<Complex>, Vec<bool>) {
     let lines = transform(&field, side, order.size, -1.0);
     // Per point of k-space; the transform back takes means, so a pixel gets this times 1 / size.
     let noise = uniform(rng, 0.004, 0.009) * order.size as f32 * (factor * factor) as f32;
-    let lines = lines.into_iter().map(|[re, im]| [re + normal(rng, 0.0, noise), im + normal(rng, 0.0, noise)]).collect();
+    let lines =
+        lines.into_iter().map(|[re, im]| [re + normal(rng, 0.0, noise), im + normal(rng, 0.0, noise)]).collect();
     (lines, mask)
 }
 
@@ -159,8 +168,10 @@ pub(super) fn acquire(order: &Order) -> (Vec<Complex>, Vec<bool>) {
 /// columns. Both sides have their zero in the middle.
 fn transform(values: &[Complex], from: usize, to: usize, direction: f32) -> Vec<Complex> {
     let period = from.max(to);
-    let waves: Vec<Complex> =
-        (0..period).map(|at| direction * TAU * at as f32 / period as f32).map(|turn| [turn.cos(), turn.sin()]).collect();
+    let waves: Vec<Complex> = (0..period)
+        .map(|at| direction * TAU * at as f32 / period as f32)
+        .map(|turn| [turn.cos(), turn.sin()])
+        .collect();
     let pass = |values: &[Complex], rows: usize| {
         let mut out = vec![[0.0; 2]; rows * to];
         for row in 0..rows {
@@ -186,6 +197,6 @@ fn draw(order: &Order) -> Drawing {
     let factor = factor(order.size, 160);
     let picture = transform(&lines, order.size, order.size, 1.0);
     let scale = 6_000.0 / (order.size * factor).pow(2) as f32;
-    let values = picture.iter().map(|[re, im]| (scale * re.hypot(*im)).round().clamp(0.0, 4095.0)).collect();
+    let values = picture.iter().map(|[re, im]| scale * re.hypot(*im)).collect();
     Drawing { values, mask }
 }

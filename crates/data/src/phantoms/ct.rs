@@ -241,7 +241,7 @@ fn draw(order: &Order, slices: usize) -> Drawing {
 
     // Somewhere in a lung, away from its surface.
     let ease = 1.0 - order.difficulty;
-    let radius = uniform(rng, 0.35 + 0.3 * ease, 0.75 + 0.7 * ease);
+    let radius = uniform(rng, 0.4 + 0.4 * ease, 0.8 + 1.0 * ease);
     let mut place = (8.0, 0.0);
     for _ in 0..200 {
         let tried = (uniform(rng, -13.0, 13.0), uniform(rng, -9.0, 9.0));
@@ -288,13 +288,18 @@ fn draw(order: &Order, slices: usize) -> Drawing {
         }
         let cut = (1.0 - ((z - height) / radius).powi(2)).max(0.0).sqrt();
         let cover = |x: f32, y: f32| {
-            if cut < 0.3 || order.class == 0 { 0.0 } else { smooth_step(((nodule.level(x, y) - 1.0 + cut) * radius / 0.16).clamp(0.0, 1.0)) }
+            if cut < 0.3 || order.class == 0 {
+                0.0
+            } else {
+                smooth_step(((nodule.level(x, y) - 1.0 + cut) * radius / 0.16).clamp(0.0, 1.0))
+            }
         };
         let tissue = Canvas::new(side, FIELD, |x, y| {
             let (x, y) = to_chest(x, y);
             let mut value = chest.hounsfield(x, y, z);
             if chest.lung(x, y) > -0.3 {
-                let blood = columns[column(x)].iter().map(|vessel| inside(vessel, [x, y, z], pixel)).fold(0.0, f32::max);
+                let blood =
+                    columns[column(x)].iter().map(|vessel| inside(vessel, [x, y, z], pixel)).fold(0.0, f32::max);
                 value = mix(value, value.max(45.0), blood);
                 if order.class == 1 && (x - place.0).hypot(y - place.1) < 3.0 * radius {
                     let tail = tails.iter().map(|tail| inside(tail, [x, y, z], pixel)).fold(0.0, f32::max);
@@ -319,9 +324,13 @@ fn draw(order: &Order, slices: usize) -> Drawing {
         noise.values_mut().copy_from_slice(&fine);
         let noise = noise.shrink(factor);
         let spread = (noise.values().iter().map(|v| v * v).sum::<f32>() / noise.values().len() as f32).sqrt();
-        values.extend(shown.values().iter().zip(noise.values()).map(|(value, noise)| {
-            (value + noise_level * noise / spread.max(1e-6)).round().clamp(-1024.0, 3071.0)
-        }));
+        values.extend(
+            shown
+                .values()
+                .iter()
+                .zip(noise.values())
+                .map(|(value, noise)| value + noise_level * noise / spread.max(1e-6)),
+        );
     }
     Drawing { values, mask }
 }

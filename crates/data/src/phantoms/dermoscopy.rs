@@ -18,7 +18,7 @@ use std::f32::consts::TAU;
 use nocebo_core::Domain;
 
 use super::canvas::{Canvas, Node, smooth_step};
-use super::field::{Blob, Waves, bell, grey, mix};
+use super::field::{Blob, Waves, bell, mix};
 use super::{Drawing, Modality, Order, Storage, factor, normal, uniform};
 
 /// Width and height of the picture in mm.
@@ -52,19 +52,21 @@ fn draw(order: &Order) -> Drawing {
     let radius = uniform(rng, 2.1, 3.9);
     let mut lesion = Blob::new(centre, (radius * 1.1, radius * uniform(rng, 0.75, 1.0)), 0.012 + 0.07 * asymmetry, rng);
     lesion.radii.0 *= 1.0 + 0.15 * asymmetry;
-    let ragged = Waves::new(30, (0.35, 1.6), 0.5, rng);
+    let ragged = Waves::new(30, (0.6, 2.4), 0.5, rng);
     let cloud = Waves::new(20, (1.2, 5.0), 0.6, rng);
     let patches = [0; 3].map(|_| Waves::new(14, (1.8, 4.5), 0.3, rng));
     let (net_a, net_b) = (Waves::new(16, (0.38, 0.5), 0.0, rng), Waves::new(10, (0.8, 2.5), 0.4, rng));
     let (pores, lines) = (Waves::new(20, (0.25, 0.8), 0.3, rng), Waves::new(24, (0.9, 2.6), 0.2, rng));
     let lean = uniform(rng, 0.0, TAU);
     let thickness = uniform(rng, 0.55, 1.0);
-    let tone = [normal(rng, 0.86, 0.03), normal(rng, 0.66, 0.03), normal(rng, 0.56, 0.035)];
+    let tan = normal(rng, 0.0, 0.035);
+    let tone =
+        [normal(rng, 0.87, 0.01) + tan, normal(rng, 0.67, 0.012) + 1.1 * tan, normal(rng, 0.56, 0.015) + 1.1 * tan];
     let light = normal(rng, 1.05, 0.05);
     let lit = (middle + normal(rng, 0.0, 1.5), middle + normal(rng, 0.0, 1.5));
     let network = uniform(rng, 0.12, 0.3);
 
-    let depth = |x: f32, y: f32| lesion.level(x, y) * radius + border * 0.28 * ragged.at(x, y);
+    let depth = |x: f32, y: f32| lesion.level(x, y) * radius + border * 0.17 * ragged.at(x, y);
     let softness = mix(0.9, 0.25, border);
     let mut planes = vec![Vec::with_capacity(side * side); 3];
     let mut mask = Vec::with_capacity(side * side);
@@ -82,7 +84,9 @@ fn draw(order: &Order) -> Drawing {
         let whole = smooth_step(0.8 + net_b.at(x, y) * structure * 1.6) * (1.0 - 0.3 * structure);
         let mottle = (0.12 + 0.22 * colour) * cloud.at(x, y);
         let mut melanin = share * (thickness * (0.75 + core + mottle + tilt) + network * mesh * whole).max(0.05);
-        let spot = |field: &Waves, share: f32| smooth_step(2.2 * (field.at(x, y) - 1.9 + 1.7 * share)) * share * smooth_step(inside / 0.5);
+        let spot = |field: &Waves, share: f32| {
+            smooth_step(2.2 * (field.at(x, y) - 1.9 + 1.7 * share)) * share * smooth_step(inside / 0.5)
+        };
         melanin += 0.85 * spot(&patches[0], colour);
         let red = 0.06 * cloud.at(y, x) + 0.9 * spot(&patches[1], colour) * 0.8;
         let veil = 0.6 * spot(&patches[2], colour);
@@ -99,7 +103,7 @@ fn draw(order: &Order) -> Drawing {
     let mut hair = Canvas::new(side, FIELD, |_, _| 0.0);
     for _ in 0..uniform(rng, 0.0, 9.0) as usize {
         let (mut x, mut y, mut heading) = (uniform(rng, 0.0, FIELD), uniform(rng, 0.0, FIELD), uniform(rng, 0.0, TAU));
-        let (bend, width) = (normal(rng, 0.0, 0.06), uniform(rng, 0.035, 0.075));
+        let (bend, width) = (normal(rng, 0.0, 0.025), uniform(rng, 0.035, 0.075));
         let nodes: Vec<Node> = (0..uniform(rng, 20.0, 55.0) as usize)
             .map(|_| {
                 heading += bend + normal(rng, 0.0, 0.015);
@@ -119,7 +123,7 @@ fn draw(order: &Order) -> Drawing {
             *value = mix(*value, [48.0, 36.0, 32.0][channel], 0.85 * hair.min(1.0));
         }
         let plane = Canvas::from_values(side, FIELD, plane).shrink(factor);
-        values.extend(grey(plane.values().iter().map(|&value| value + normal(rng, 0.0, 2.0))));
+        values.extend(plane.values().iter().map(|&value| value + normal(rng, 0.0, 2.0)));
     }
     let mask = Canvas::from_values(side, FIELD, mask).shrink(factor);
     Drawing { values, mask: mask.values().iter().map(|&share| share > 0.5).collect() }

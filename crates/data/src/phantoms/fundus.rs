@@ -20,7 +20,7 @@ use nocebo_core::Domain;
 use rand_chacha::ChaCha8Rng;
 
 use super::canvas::{Canvas, Node, smooth_step};
-use super::field::{Blob, Waves, bell, grey, mix};
+use super::field::{Blob, Waves, bell, mix};
 use super::{Drawing, Modality, Order, Storage, chance, factor, normal, uniform};
 
 /// Width and height of the picture in mm on the retina.
@@ -89,7 +89,8 @@ fn draw(order: &Order) -> Drawing {
     let disc = (middle + left * normal(rng, 3.2, 0.2), middle + normal(rng, 0.0, 0.25));
     let macula = (disc.0 - left * normal(rng, 4.5, 0.15), disc.1 + normal(rng, 0.4, 0.12));
     let disc_shape = Blob::new(disc, (normal(rng, 0.80, 0.05), normal(rng, 0.92, 0.05)), 0.015, rng).turned(0.0);
-    let cup = Blob::new((disc.0 - left * 0.08, disc.1), (uniform(rng, 0.22, 0.42), uniform(rng, 0.25, 0.45)), 0.03, rng);
+    let cup =
+        Blob::new((disc.0 - left * 0.08, disc.1), (uniform(rng, 0.22, 0.42), uniform(rng, 0.25, 0.45)), 0.03, rng);
 
     let mut tree = Tree { macula, rng, vessels: Vec::new() };
     for up in [-1.0f32, 1.0] {
@@ -115,7 +116,10 @@ fn draw(order: &Order) -> Drawing {
     for vessel in &vessels {
         let mut one = Canvas::new(side, FIELD, |_, _| 0.0);
         // A mean weight of 1 / radius makes the darkness independent of the width.
-        let level: Vec<Node> = vessel.iter().map(|node| Node { weight: node.weight * (0.4 + 0.6 * node.radius / 0.08) / node.radius, ..*node }).collect();
+        let level: Vec<Node> = vessel
+            .iter()
+            .map(|node| Node { weight: node.weight * (0.4 + 0.6 * node.radius / 0.08) / node.radius, ..*node })
+            .collect();
         one.add_tube(&level, |d| (1.0 - d * d).sqrt());
         blood.values_mut().iter_mut().zip(one.values()).for_each(|(sum, one)| *sum = sum.max(*one));
     }
@@ -130,13 +134,18 @@ fn draw(order: &Order) -> Drawing {
         for _ in 0..(uniform(rng, 2.0, 5.0) + 12.0 * ease * uniform(rng, 0.3, 1.0)) as usize {
             let radius = uniform(rng, 0.07, 0.12 + 0.3 * ease);
             let at = place(rng);
-            spots.push((Blob::new(at, (radius, radius * uniform(rng, 0.5, 1.0)), 0.12, rng), uniform(rng, 0.5, 0.8) + 0.4 * ease));
+            spots.push((
+                Blob::new(at, (radius, radius * uniform(rng, 0.5, 1.0)), 0.12, rng),
+                uniform(rng, 0.5, 0.8) + 0.4 * ease,
+            ));
         }
-        let (centre, spread) = ((macula.0 + normal(rng, 0.0, 1.0), macula.1 + normal(rng, 0.0, 1.2)), uniform(rng, 0.5, 1.2));
+        let (centre, spread) =
+            ((macula.0 + normal(rng, 0.0, 1.0), macula.1 + normal(rng, 0.0, 1.2)), uniform(rng, 0.5, 1.2));
         for _ in 0..(30.0 * ease * uniform(rng, 0.2, 1.0) + 2.0) as usize {
             let at = (normal(rng, centre.0, spread), normal(rng, centre.1, spread));
             let radius = uniform(rng, 0.05, 0.09 + 0.1 * ease);
-            exudates.push((Blob::new(at, (radius, radius * uniform(rng, 0.5, 1.0)), 0.15, rng), uniform(rng, 0.5, 1.0)));
+            exudates
+                .push((Blob::new(at, (radius, radius * uniform(rng, 0.5, 1.0)), 0.15, rng), uniform(rng, 0.5, 1.0)));
         }
     }
 
@@ -144,7 +153,7 @@ fn draw(order: &Order) -> Drawing {
     let shade = Waves::new(8, (6.0, 20.0), 0.5, rng);
     let hue = (normal(rng, 0.0, 0.06), normal(rng, 0.0, 0.08));
     let (light, lit) = (normal(rng, 1.0, 0.07), (middle + normal(rng, 0.0, 0.8), middle + normal(rng, 0.0, 0.8)));
-    let tessellated = uniform(rng, 0.02, 0.09);
+    let tessellated = uniform(rng, 0.01, 0.05);
     let soft = 0.6 * FIELD / side as f32 + 0.03;
     let mut planes = vec![vec![0.0; side * side]; 3];
     let mut mask = Canvas::new(side, FIELD, |_, _| 0.0);
@@ -159,7 +168,8 @@ fn draw(order: &Order) -> Drawing {
         let on_disc = smooth_step(disc_shape.level(x, y) * 0.85 / 0.22 + 0.4);
         let fovea = (x - macula.0).hypot(y - macula.1);
         let mut red = blood.values()[at] * 0.62;
-        let mut pigment = 0.3 * bell(fovea / 0.95) + 0.25 * bell(fovea / 0.35) + tessellated * choroid.at(x, y) * (1.0 - on_disc);
+        let mut pigment =
+            0.3 * bell(fovea / 0.95) + 0.25 * bell(fovea / 0.35) + tessellated * choroid.at(x, y) * (1.0 - on_disc);
         pigment += 0.10 * bell((disc_shape.level(x, y) + 0.1) / 0.06);
         let mut yellow = 0.0f32;
         for (spot, amount) in &spots {
@@ -188,7 +198,9 @@ fn draw(order: &Order) -> Drawing {
     let mut values = Vec::new();
     for plane in planes {
         let small = Canvas::from_values(side, FIELD, plane).shrink(factor);
-        values.extend(grey(small.values().iter().map(|&value| if value > 4.0 { value + normal(rng, 0.0, 2.5) } else { value })));
+        values.extend(
+            small.values().iter().map(|&value| if value > 4.0 { value + normal(rng, 0.0, 2.5) } else { value }),
+        );
     }
     Drawing { values, mask: mask.shrink(factor).values().iter().map(|&share| share > 0.4).collect() }
 }

@@ -19,7 +19,7 @@ use nocebo_core::Domain;
 use rand_chacha::ChaCha8Rng;
 
 use super::canvas::{Canvas, smooth_step};
-use super::field::{Blob, Waves, bell, grey, mix};
+use super::field::{Blob, Waves, bell, mix};
 use super::{Drawing, Modality, Order, Storage, chance, factor, normal, uniform};
 
 /// Width and height of the tile in µm.
@@ -55,7 +55,11 @@ impl Tissue {
     fn draw(order: &Order, rng: &mut ChaCha8Rng) -> Self {
         // Share of cells that are changed, and how much.
         let ease = 1.0 - order.difficulty;
-        let change = if order.class == 1 { uniform(rng, 0.3 + 0.3 * ease, 0.6 + 0.4 * ease) } else { uniform(rng, 0.0, 0.14 * order.difficulty) };
+        let change = if order.class == 1 {
+            uniform(rng, 0.3 + 0.3 * ease, 0.6 + 0.4 * ease)
+        } else {
+            uniform(rng, 0.0, 0.14 * order.difficulty)
+        };
         let mut tissue = Self { glands: Vec::new(), nuclei: Vec::new() };
         let radius = uniform(rng, 24.0, 34.0) * (1.0 - 0.15 * change);
         for _ in 0..300 {
@@ -67,7 +71,9 @@ impl Tissue {
             });
             if free {
                 let lumen = (uniform(rng, 0.35, 0.5) - 0.35 * change * uniform(rng, 0.3, 1.0)).max(0.06);
-                tissue.glands.push((Blob::new(centre, (size, size * uniform(rng, 0.8, 1.0)), 0.03 + 0.05 * change, rng), lumen));
+                tissue
+                    .glands
+                    .push((Blob::new(centre, (size, size * uniform(rng, 0.8, 1.0)), 0.03 + 0.05 * change, rng), lumen));
             }
         }
         for gland in 0..tissue.glands.len() {
@@ -78,8 +84,15 @@ impl Tissue {
                 for cell in 0..around as usize {
                     let turn = TAU * (cell as f32 + uniform(rng, -0.25, 0.25)) / around.floor();
                     let changed = chance(rng, change);
-                    let height = if changed { uniform(rng, lumen.max(0.25), 0.9) } else { normal(rng, 0.80 - 0.33 * row as f32, 0.03) };
-                    let (x, y) = (outline.centre.0 + height * outline.radii.0 * turn.cos(), outline.centre.1 + height * outline.radii.1 * turn.sin());
+                    let height = if changed {
+                        uniform(rng, lumen.max(0.25), 0.9)
+                    } else {
+                        normal(rng, 0.80 - 0.33 * row as f32, 0.03)
+                    };
+                    let (x, y) = (
+                        outline.centre.0 + height * outline.radii.0 * turn.cos(),
+                        outline.centre.1 + height * outline.radii.1 * turn.sin(),
+                    );
                     tissue.nucleus((x, y), turn, (4.4, 2.7), changed, rng);
                 }
             }
@@ -88,7 +101,10 @@ impl Tissue {
         for _ in 0..400 {
             let centre = (uniform(rng, 0.0, FIELD), uniform(rng, 0.0, FIELD));
             let outside = tissue.glands.iter().all(|(gland, _)| gland.level(centre.0, centre.1) < -0.06);
-            let crowded = tissue.nuclei.iter().any(|other| (other.outline.centre.0 - centre.0).hypot(other.outline.centre.1 - centre.1) < 8.5);
+            let crowded = tissue
+                .nuclei
+                .iter()
+                .any(|other| (other.outline.centre.0 - centre.0).hypot(other.outline.centre.1 - centre.1) < 8.5);
             if outside && !crowded {
                 let turn = normal(rng, 0.6, 0.4);
                 if chance(rng, 0.25) {
@@ -111,7 +127,10 @@ impl Tissue {
             (outline, uniform(rng, 0.75, 1.25))
         } else {
             let size = normal(rng, 1.0, 0.07);
-            (Blob::new(centre, (radii.0 * size, radii.1 * size), 0.025, rng).turned(turn + normal(rng, 0.0, 0.12)), uniform(rng, 0.6, 0.85))
+            (
+                Blob::new(centre, (radii.0 * size, radii.1 * size), 0.025, rng).turned(turn + normal(rng, 0.0, 0.12)),
+                uniform(rng, 0.6, 0.85),
+            )
         };
         self.nuclei.push(Nucleus { outline, stain, changed });
     }
@@ -129,13 +148,14 @@ fn draw(order: &Order) -> Drawing {
     let chromatin = Waves::new(24, (1.2, 3.2), 0.2, rng);
     let (strength, balance) = (normal(rng, 1.0, 0.1), normal(rng, 1.0, 0.12));
 
-    let (mut blue, mut pink, mut mask) = (vec![0.0f32; side * side], vec![0.0f32; side * side], vec![0.0f32; side * side]);
+    let (mut blue, mut pink, mut mask) =
+        (vec![0.0f32; side * side], vec![0.0f32; side * side], vec![0.0f32; side * side]);
     for at in 0..side * side {
         let (x, y) = ((at % side) as f32 * step + 0.5 * step, (at / side) as f32 * step + 0.5 * step);
         let (u, v) = (turn.cos() * x + turn.sin() * y, turn.cos() * y - turn.sin() * x);
         // Wavy bundles of collagen with gaps.
         let bundle = fibres.at(u / stretch, v + 2.0 * grain.at(u / 20.0, 0.0));
-        pink[at] = 0.42 + 0.16 * bundle - 0.30 * bell((bundle + 1.5) / 0.3);
+        pink[at] = 0.40 + 0.10 * bundle - 0.22 * bell((bundle + 1.7) / 0.25);
         for (gland, lumen) in &tissue.glands {
             let level = gland.level(x, y);
             if level > -0.2 {
@@ -181,7 +201,7 @@ fn draw(order: &Order) -> Drawing {
         });
         let mut plane = Canvas::from_values(side, FIELD, plane.collect());
         plane.blur(0.6);
-        values.extend(grey(plane.shrink(factor).values().iter().map(|&value| value + normal(rng, 0.0, 2.0))));
+        values.extend(plane.shrink(factor).values().iter().map(|&value| value + normal(rng, 0.0, 2.0)));
     }
     let mask = Canvas::from_values(side, FIELD, mask).shrink(factor);
     Drawing { values, mask: mask.values().iter().map(|&share| share > 0.5).collect() }

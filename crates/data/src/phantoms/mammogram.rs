@@ -24,7 +24,7 @@ use super::field::{Blob, Waves, bell, mix};
 use super::{Drawing, Modality, Order, Storage, chance, factor, normal, uniform};
 
 /// Width and height of the picture, thickness of the compressed breast, in cm.
-const FIELD: f32 = 18.0;
+const FIELD: f32 = 16.0;
 const THICKNESS: f32 = 4.5;
 /// Attenuation of fat and gland in 1/cm.
 const FAT: f32 = 0.46;
@@ -50,7 +50,7 @@ fn draw(order: &Order) -> Drawing {
     let pixel = FIELD / side as f32;
     // The chest wall is at x = 0, the nipple points right; half of the pictures are mirrored.
     let mirrored = chance(rng, 0.5);
-    let (wide, high) = (normal(rng, 9.5, 1.0), normal(rng, 7.4, 0.5));
+    let (wide, high) = (normal(rng, 9.5, 1.0), normal(rng, 6.9, 0.4));
     let middle = FIELD * 0.53 + normal(rng, 0.0, 0.4);
     let droop = uniform(rng, 0.0, 1.4);
     let nipple = (wide, middle + droop);
@@ -107,7 +107,8 @@ fn draw(order: &Order) -> Drawing {
         draw_line(start, heading, length, size, 0.5, rng);
     }
     for _ in 0..3 {
-        let (start, heading) = ((uniform(rng, 0.0, 3.0), uniform(rng, middle - 5.0, middle + 5.0)), normal(rng, 0.0, 0.5));
+        let (start, heading) =
+            ((uniform(rng, 0.0, 3.0), uniform(rng, middle - 5.0, middle + 5.0)), normal(rng, 0.0, 0.5));
         draw_line(start, heading, uniform(rng, 4.0, 7.0), uniform(rng, 0.08, 0.13), 0.9, rng);
     }
     if order.class == 1 {
@@ -134,13 +135,19 @@ fn draw(order: &Order) -> Drawing {
         // Fibres of the gland run between islands of fat, below which the skin has a rim of fat.
         let cone = cone(x, y) * smooth_step((depth - 0.7 - 0.25 * coarse.at(y, x)) / 1.2);
         let threads = bell(strands.at(x, y) / 0.22) * 0.16;
-        let share = cone * (1.35 * dense + 0.42 * clouds.at(x, y) + 0.16 * coarse.at(x, y)) + threads * (0.35 + 0.65 * cone);
-        let share = smooth_step(0.08 + 0.8 * share) * 1.05;
+        let share =
+            cone * (1.35 * dense + 0.42 * clouds.at(x, y) + 0.16 * coarse.at(x, y)) + threads * (0.35 + 0.65 * cone);
+        let share = smooth_step(0.12 + 0.62 * share) * 1.05;
         let mut length = thickness * (FAT + (GLAND - FAT) * share);
         length += 0.13 * bell((depth - 0.12) / 0.10);
         // The muscle thickens towards the corner.
         let muscle = 1.0 - x / pectoral.0 - (y - 0.15 * x + 0.2 * strands.at(y, 0.0)) / pectoral.1;
-        length += thickness * (GLAND - FAT) * 0.85 * smooth_step(muscle / 0.09) * (0.85 + 0.4 * muscle) * (1.0 - 0.75 * share);
+        length += thickness
+            * (GLAND - FAT)
+            * 0.85
+            * smooth_step(muscle / 0.09)
+            * (0.85 + 0.4 * muscle)
+            * (1.0 - 0.75 * share);
         let tip = 1.0 - ((x - nipple.0 - 0.05) / 0.5).hypot((y - nipple.1) / 0.45);
         length += 0.5 * smooth_step(tip * 3.0);
         if order.class == 1 {
@@ -148,7 +155,7 @@ fn draw(order: &Order) -> Drawing {
         }
         length
     });
-    let (window, dose) = ((normal(rng, 0.95, 0.05), normal(rng, 2.75, 0.08)), normal(rng, 0.0, 0.2).exp());
+    let (window, dose) = ((normal(rng, 0.9, 0.05), normal(rng, 3.65, 0.1)), normal(rng, 0.0, 0.2).exp());
     let mut attenuation = body;
     for ((value, line), grain) in attenuation.values_mut().iter_mut().zip(lines.values()).zip(grains.values()) {
         if *value > 0.0 {
@@ -162,12 +169,13 @@ fn draw(order: &Order) -> Drawing {
         let mean = quanta * (-value).exp();
         let counted = normal(rng, mean, mean.sqrt()).max(1.0);
         let shown = ((-(counted / quanta).ln() - window.0) / (window.1 - window.0)).max(0.0);
-        (4095.0 * shown.powf(1.25)).round().clamp(0.0, 4095.0)
+        4095.0 * shown.powf(1.25)
     };
     let values: Vec<f32> = small.values().iter().map(|&value| level(value, rng)).collect();
     let cover = Canvas::new(side, FIELD, |x, y| f32::from(order.class == 1) * mass.cover(x, y, pixel)).shrink(factor);
     let mask: Vec<bool> = cover.values().iter().map(|&share| share > 0.5).collect();
-    let turned = |at: usize| if mirrored { at / order.size * order.size + order.size - 1 - at % order.size } else { at };
+    let turned =
+        |at: usize| if mirrored { at / order.size * order.size + order.size - 1 - at % order.size } else { at };
     Drawing {
         values: (0..values.len()).map(|at| values[turned(at)]).collect(),
         mask: (0..mask.len()).map(|at| mask[turned(at)]).collect(),

@@ -12,11 +12,16 @@ mod canvas;
 pub mod chest_xray;
 mod ct;
 mod dermoscopy;
+mod ecg;
+mod eeg;
+mod ehr;
 mod field;
 mod fundus;
 mod histology;
 mod mammogram;
 mod oct;
+mod ppg;
+mod store;
 mod ultrasound;
 
 use std::ops::{Range, RangeInclusive};
@@ -45,6 +50,10 @@ pub static MODALITIES: &[Modality] = &[
     oct::MODALITY,
     mammogram::MODALITY,
     histology::MODALITY,
+    ecg::MODALITY,
+    eeg::MODALITY,
+    ppg::MODALITY,
+    ehr::MODALITY,
 ];
 
 /// A kind of examination that phantoms exist for.
@@ -87,6 +96,13 @@ pub enum Storage {
         /// Distance between slices in cm.
         slices: f32,
     },
+    /// WFDB records, or EDF where the unit is microvolt.
+    Records {
+        /// Samples a second.
+        frequency: f64,
+    },
+    /// A CSV table.
+    Table,
 }
 
 /// What a modality is asked to draw.
@@ -104,7 +120,7 @@ impl Order {
     }
 }
 
-/// What it draws: values in the unit of the domain and on its grid, and the pixels of the finding (empty where it has no
+/// What it draws: values in the unit of the domain, still to be rounded to its steps, and the pixels of the finding (empty where it has no
 /// outline).
 pub(crate) struct Drawing {
     values: Vec<f32>,
@@ -174,6 +190,11 @@ impl Phantom {
         self.modality
     }
 
+    /// Pixels a side, values of a signal, or time steps.
+    pub fn size(&self) -> usize {
+        self.size
+    }
+
     /// Meaning of the values.
     pub fn domain(&self) -> &Domain {
         &self.domain
@@ -192,7 +213,8 @@ impl Phantom {
 
     fn drawn(&self, seed: Seed, index: u64, class: usize) -> PhantomSample {
         let order = Order { size: self.size, difficulty: self.difficulty, class, seed, index };
-        let Drawing { values, mask } = (self.modality.draw)(&order);
+        let Drawing { mut values, mask } = (self.modality.draw)(&order);
+        self.domain.store(&mut values);
         PhantomSample { index, values, class, mask }
     }
 
@@ -242,4 +264,152 @@ pub(crate) fn normal(rng: &mut impl Rng, mean: f32, standard_deviation: f32) -> 
 /// `true` with the given probability.
 pub(crate) fn chance(rng: &mut impl Rng, probability: f32) -> bool {
     rng.random::<f32>() < probability
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::OpenOptions;
+
+    /// Small enough for a debug build.
+    fn small(modality: &Modality, difficulty: f32) -> Phantom {
+        let size = match modality.name {
+            "ecg" | "ppg" => 400,
+            "ehr" => 24,
+            _ => 32,
+        };
+        Phantom::new(modality.name, Some(size), Some(difficulty)).unwrap()
+    }
+
+    #[test]
+    fn a_sample_depends_on_seed_and_index_only_and_lies_on_the_grid_of_the_domain() {
+        for modality in MODALITIES {
+            let phantom = small(modality, 0.5);
+            let data = phantom.dataset(Seed(3), 5..8).unwrap();
+            for (row, index) in (5..8).enumerate() {
+                let sample = phantom.sample(Seed(3), index);
+                assert_eq!(data.samples().row(row), sample.values, "{} {index}", modality.name);
+                assert_eq!(data.labels()[row], Label::Class(sample.class));
+                let mut stored = sample.values.clone();
+                phantom.domain().store(&mut stored);
+                assert_eq!(stored, sample.values, "{}", modality.name);
+                let (low, high) =
+                    sample.values.iter().fold((f32::MAX, f32::MIN), |(low, high), &v| (low.min(v), high.max(v)));
+                assert!(high > low, "{}", modality.name);
+            }
+            assert_ne!(phantom.sample(Seed(4), 5).values, data.samples().row(0), "{}", modality.name);
+        }
+    }
+
+    #[test]
+    fn consecutive_samples_have_one_class_each() {
+        for modality in
+            MODALITIES.iter().filter(|modality| matches!(modality.storage, Storage::Table | Storage::Records { .. }))
+        {
+            let count = modality.classes.len() as u64;
+            let data = small(modality, 0.5).dataset(Seed(1), 2 * count..6 * count).unwrap();
+            assert!(data.class_counts().iter().all(|&seen| seen == 4), "{}", modality.name);
+        }
+    }
+
+    /// Mean change of a value (in units of its range of values) that the finding brings inside its outline and outside; the same
+    /// sample with and without it differs in nothing else.
+    fn change(modality: &Modality, difficulty: f32) -> (f32, f32) {
+        let phantom = small(modality, difficulty);
+        let (mut inside, mut outside) = ((0.0, 0usize), (0.0, 0usize));
+        for index in 0..4 {
+            let (without, with) = (phantom.drawn(Seed(7), index, 0), phantom.drawn(Seed(7), index, 1));
+            assert!(without.mask.iter().all(|&inside| !inside), "{}", modality.name);
+            let area = with.mask.len();
+            for at in 0..with.values.len() {
+                let difference = (with.values[at] - without.values[at]).abs();
+                let sum = if with.mask[at % area] { &mut inside } else { &mut outside };
+                *sum = (sum.0 + difference, sum.1 + 1);
+            }
+        }
+        assert!(inside.1 > 0, "{}: an outline without pixels", modality.name);
+        (inside.0 / inside.1 as f32, outside.0 / outside.1.max(1) as f32)
+    }
+
+    #[test]
+    fn the_finding_is_where_its_mask_is_and_fades_with_the_difficulty() {
+        for name in ["ct-slice", "brain-mri", "ultrasound"] {
+            let modality = MODALITIES.iter().find(|modality| modality.name == name).unwrap();
+            let (easy, hard) = (change(modality, 0.05), change(modality, 1.0));
+            assert!(easy.0 > 2.0 * easy.1, "{name}: inside {} outside {}", easy.0, easy.1);
+            assert!(easy.0 > 1.15 * hard.0, "{name}: easy {} hard {}", easy.0, hard.0);
+        }
+    }
+
+    #[test]
+    fn signals_and_tables_separate_the_better_the_easier() {
+        // Mean distance of the classes' means of a telling number, in standard deviations.
+        let apart = |name: &str, difficulty: f32, tell: fn(&[f32]) -> f32, class: usize| {
+            let modality = MODALITIES.iter().find(|modality| modality.name == name).unwrap();
+            let phantom = small(modality, difficulty);
+            let of = |class: usize| -> Vec<f32> {
+                (0..24).map(|index| tell(&phantom.drawn(Seed(5), index, class).values)).collect()
+            };
+            let mean = |values: &[f32]| values.iter().sum::<f32>() / values.len() as f32;
+            let (first, second) = (of(0), of(class));
+            let spread =
+                |values: &[f32]| values.iter().map(|v| (v - mean(values)).powi(2)).sum::<f32>() / values.len() as f32;
+            (mean(&second) - mean(&first)).abs() / (0.5 * (spread(&first) + spread(&second))).sqrt()
+        };
+        // Last lactate (column 5 of 8, 24 hours); least value of a pulse.
+        let lactate = |values: &[f32]| values[5 * 24 + 23];
+        let (easy, hard) = (apart("ehr", 0.05, lactate, 1), apart("ehr", 1.0, lactate, 1));
+        assert!(easy > 2.0 && easy > 1.3 * hard, "ehr {easy} {hard}");
+        // Steepest rise of the pulse.
+        let rise = |values: &[f32]| values.windows(4).map(|pair| pair[3] - pair[0]).fold(0.0, f32::max);
+        let (easy, hard) = (apart("ppg", 0.05, rise, 2), apart("ppg", 1.0, rise, 2));
+        assert!(easy > 1.5 && easy > hard, "ppg {easy} {hard}");
+    }
+
+    #[test]
+    fn every_modality_is_written_and_read_back_where_a_reader_exists() {
+        let folder = tempfile::tempdir().unwrap();
+        for name in ["oct", "ecg", "eeg", "ehr", "brain-mri", "mammogram"] {
+            let modality = MODALITIES.iter().find(|modality| modality.name == name).unwrap();
+            let phantom =
+                if name == "ecg" { small(modality, 0.5) } else { Phantom::new(name, Some(16), None).unwrap() };
+            let path = folder.path().join(name);
+            phantom.write(&path, Seed(2), 24).unwrap();
+            assert!(phantom.write(&path, Seed(2), 24).is_err(), "{name}: written over");
+            let data = match modality.storage {
+                Storage::Pictures | Storage::Records { .. } => path,
+                _ => path.join("phantoms.npz"),
+            };
+            let options = OpenOptions { seed: Seed(1), ..OpenOptions::default() };
+            let test = crate::open_with(&data, crate::Split::Test, &options).unwrap();
+            assert_eq!(test.class_names().len(), modality.classes.len(), "{name}");
+            if let Storage::Pictures | Storage::Records { .. } = modality.storage {
+                assert_eq!(
+                    (test.domain().unit(), test.samples().shape()),
+                    (phantom.domain().unit(), phantom.domain().shape())
+                );
+                for (row, &index) in test.samples().indices().iter().enumerate() {
+                    let drawn = phantom.sample(Seed(2), index).values;
+                    let steps = phantom.domain().resolution();
+                    let same = test
+                        .samples()
+                        .row(row)
+                        .iter()
+                        .zip(&drawn)
+                        .zip(steps)
+                        .all(|((a, b), step)| (a - b).abs() < 0.01 * step);
+                    assert!(same, "{name} {index}");
+                }
+            }
+        }
+        assert!(Phantom::new("oct", None, None).unwrap().write(&folder.path().join("few"), Seed(1), 3).is_err());
+    }
+
+    #[test]
+    fn unusable_settings_are_refused() {
+        assert!(Phantom::new("x-ray", None, None).is_err());
+        for (size, difficulty) in [(15, 0.5), (1025, 0.5), (32, 0.0), (32, f32::NAN), (32, 1.1)] {
+            assert!(Phantom::new("oct", Some(size), Some(difficulty)).is_err(), "{size} {difficulty}");
+        }
+    }
 }

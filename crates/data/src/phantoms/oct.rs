@@ -22,7 +22,7 @@ use rand_chacha::ChaCha8Rng;
 use rand_distr::{Distribution, Exp1};
 
 use super::canvas::{Canvas, smooth_step};
-use super::field::{Blob, Waves, bell, grey, mix};
+use super::field::{Blob, Waves, bell, mix};
 use super::{Drawing, Modality, Order, Storage, chance, factor, normal, uniform};
 
 /// Width (mm along the retina) and height (mm into it) of the picture; depth is stretched threefold.
@@ -87,7 +87,8 @@ impl Retina {
         };
         let (subretinal, at) = (chance(rng, 0.5), fovea + normal(rng, 0.0, 0.5));
         if order.class == 1 && subretinal {
-            retina.lens = Some((at, uniform(rng, 0.4, 0.6 + 0.9 * ease), uniform(rng, 0.03 + 0.02 * ease, 0.06 + 0.12 * ease)));
+            retina.lens =
+                Some((at, uniform(rng, 0.4, 0.6 + 0.9 * ease), uniform(rng, 0.03 + 0.02 * ease, 0.06 + 0.12 * ease)));
         } else if order.class == 1 {
             retina.swelling = (at, uniform(rng, 0.6, 1.2), uniform(rng, 0.02, 0.06 + 0.12 * ease));
             for _ in 0..(2.0 + uniform(rng, 0.0, 2.0) + 7.0 * ease * uniform(rng, 0.2, 1.0)) as usize {
@@ -97,7 +98,10 @@ impl Retina {
                 let (surface, bottom) = (retina.surface(x), retina.bottom(x));
                 let y = mix(surface, bottom, share) + normal(rng, 0.0, 0.015);
                 let radius = uniform(rng, 0.05, 0.08 + 0.13 * ease);
-                retina.cysts.push(Blob::new((x, STRETCH * y), (radius, STRETCH * radius * uniform(rng, 0.3, 0.45)), 0.06, rng).turned(0.0));
+                retina.cysts.push(
+                    Blob::new((x, STRETCH * y), (radius, STRETCH * radius * uniform(rng, 0.3, 0.45)), 0.06, rng)
+                        .turned(0.0),
+                );
             }
         }
         retina
@@ -212,7 +216,8 @@ fn draw(order: &Order) -> Drawing {
     }
     let shown = reflected.shrink(factor);
     let (black, white) = (0.007f32.log10(), 0.95f32.log10());
-    let values = grey(shown.values().iter().map(|value| 255.0 * (value.max(1e-4).log10() - black) / (white - black)));
+    let values =
+        shown.values().iter().map(|value| 255.0 * (value.max(1e-4).log10() - black) / (white - black)).collect();
     let mask = Canvas::from_values(side, FIELD, mask).shrink(factor);
     Drawing { values, mask: mask.values().iter().map(|&share| share > 0.5).collect() }
 }

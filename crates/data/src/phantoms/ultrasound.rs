@@ -23,7 +23,7 @@ use nocebo_core::Domain;
 use rand_chacha::ChaCha8Rng;
 
 use super::canvas::{Canvas, smooth_step};
-use super::field::{Blob, Waves, bell, grey, mix};
+use super::field::{Blob, Waves, bell, mix};
 use super::{Drawing, Modality, Order, Storage, factor, normal, uniform};
 
 /// Width and height of the picture, and depth that is looked at, in cm.
@@ -32,10 +32,10 @@ const DEPTH: f32 = 4.6;
 /// Radius of the probe's face in cm, and half the angle of the fan.
 const PROBE: f32 = 4.0;
 const HALF_ANGLE: f32 = 0.33;
-/// Wavelength in cm (7 MHz at 1540 m/s), and echo samples a cm: ten in the path of a wave there and back.
+/// Wavelength in cm (7 MHz at 1540 m/s), and echo samples a cm.
 const WAVELENGTH: f32 = 0.022;
-const RATE: f32 = 500.0;
-const LINES: usize = 160;
+const RATE: f32 = 420.0;
+const LINES: usize = 128;
 /// Attenuation of soft tissue there and back, in nepers a cm: 0.7 dB/(cm MHz).
 const ATTENUATION: f32 = 2.0 * 0.7 * 7.0 / 8.686;
 /// Decibels between black and white.
@@ -115,6 +115,9 @@ fn draw(order: &Order) -> Drawing {
     let absorbs = uniform(rng, -0.2, 0.8);
     let softness = mix(0.03, 0.18, uniform(rng, 0.0, 1.0) * order.difficulty);
     let cover = |x: f32, y: f32| if order.class == 1 { mass.cover(x, y, softness) } else { 0.0 };
+    // The plane, once for all lines; both are zero-centred in x.
+    let plane = Canvas::new(200, FIELD, |x, y| breast.scattering(x - FIELD / 2.0, y));
+    let inside_of = Canvas::new(200, FIELD, |x, y| cover(x - FIELD / 2.0, y));
     let to_plane = |depth: f32, angle: f32| ((PROBE + depth) * angle.sin(), (PROBE + depth) * angle.cos() - PROBE);
 
     // Scatterers with their attenuation, on depths and lines.
@@ -132,10 +135,14 @@ fn draw(order: &Order) -> Drawing {
         for at in 0..depths {
             let depth = at as f32 / RATE;
             let (x, y) = to_plane(depth, angle_of(line));
-            let inside = cover(x, y);
-            let mut strength = mix(breast.scattering(x, y), echo, inside);
+            let inside = inside_of.at(x + FIELD / 2.0, y);
+            let mut strength = mix(plane.at(x + FIELD / 2.0, y), echo, inside);
             // The far wall of a smooth mass reflects.
-            strength += if order.class == 1 { 0.35 * bell((mass.level(x, y) + 0.06) / 0.06) * smooth_step(y - place.1) } else { 0.0 };
+            strength += if order.class == 1 {
+                0.35 * bell((mass.level(x, y) + 0.06) / 0.06) * smooth_step(y - place.1)
+            } else {
+                0.0
+            };
             lost += inside * absorbs * ATTENUATION / RATE;
             scatterers[at + reach] = normal(rng, 0.0, 1.0) * strength * (-lost - ATTENUATION * depth).exp();
         }
@@ -163,13 +170,15 @@ fn draw(order: &Order) -> Drawing {
         for line in 0..LINES {
             let mut sum = [normal(rng, 0.0, receiver), normal(rng, 0.0, receiver)];
             for offset in -12..=12i32 {
-                let Some(near) = line.checked_add_signed(offset as isize).filter(|near| *near < LINES) else { continue };
+                let Some(near) = line.checked_add_signed(offset as isize).filter(|near| *near < LINES) else {
+                    continue;
+                };
                 let weight = beam[offset.unsigned_abs() as usize] / power.sqrt();
                 sum[0] += weight * echoes[at * LINES + near][0];
                 sum[1] += weight * echoes[at * LINES + near][1];
             }
             let level = 20.0 * (sum[0].hypot(sum[1]).max(1e-9) / 2.6).log10() + 8.686 * ATTENUATION * depth;
-            compressed[at * LINES + line] = 255.0 * (1.0 + (level - 11.0 + gain + tilt * (depth - 2.0)) / RANGE);
+            compressed[at * LINES + line] = 255.0 * (1.0 + (level - 16.0 + gain + tilt * (depth - 2.0)) / RANGE);
         }
     }
 
@@ -195,7 +204,7 @@ fn draw(order: &Order) -> Drawing {
         cover(x, y)
     });
     Drawing {
-        values: grey(fan.shrink(factor).values().iter().copied()),
+        values: fan.shrink(factor).values().to_vec(),
         mask: mask.shrink(factor).values().iter().map(|&share| share > 0.5).collect(),
     }
 }
