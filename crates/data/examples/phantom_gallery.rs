@@ -1,10 +1,18 @@
-//! Draws what `docs/phantoms.md` shows: `phantom_gallery FOLDER [MODALITY]` writes one PNG a modality, without the finding to the
-//! left and with it to the right.
+//! Writes `docs/phantoms.md` and its pictures: `phantom_gallery FOLDER [MODALITY [SEED]]`; with a modality, its picture alone.
 
 use std::path::Path;
 
 use nocebo_core::Seed;
 use nocebo_data::phantoms::{MODALITIES, Phantom, PhantomSample};
+
+const HEAD: &str = "# Phantoms
+
+What `nocebo phantom MODALITY --out DIR` draws, at its default difficulty: without the finding to the left (above, in blue), with it to the
+right (below, in red). Pictures are larger here than by default. How each is computed, and from which physics, is said at the head of
+its module in `crates/data/src/phantoms/`. Nothing measured on phantoms says anything about patients.
+
+Written by `cargo run --release -p nocebo-data --example phantom_gallery docs`.
+";
 
 /// Pixels between two pictures.
 const GAP: usize = 4;
@@ -49,10 +57,20 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let folder = arguments.next().ok_or("give a folder")?;
     let only = arguments.next();
     let seed = Seed(arguments.next().map_or(Ok(1), |text| text.parse())?);
+    let pictures = Path::new(&folder).join("phantoms");
+    std::fs::create_dir_all(&pictures)?;
+    let mut page = HEAD.to_owned();
     for modality in MODALITIES.iter().filter(|modality| only.as_ref().is_none_or(|name| name == modality.name)) {
-        let path = Path::new(&folder).join(format!("{}.png", modality.name));
-        sheet(modality.name, seed)?.write(&path)?;
-        println!("{}", path.display());
+        let (name, about) = (modality.name, modality.about);
+        sheet(name, seed)?.write(&pictures.join(format!("{name}.png")))?;
+        let shape = Phantom::new(name, None, None)?.domain().shape().to_vec();
+        let classes = modality.classes.join(", ");
+        page += &format!(
+            "\n## {name}\n\n{about}. Classes: {classes}. Shape {shape:?}.\n\n![{about}](phantoms/{name}.png)\n"
+        );
+    }
+    if only.is_none() {
+        std::fs::write(Path::new(&folder).join("phantoms.md"), page)?;
     }
     Ok(())
 }
@@ -68,11 +86,11 @@ fn sheet(name: &str, seed: Seed) -> Result<Sheet, Box<dyn std::error::Error>> {
     for class in 0..classes {
         shown.extend((0..).map(|index| phantom.sample(seed, index)).filter(|sample| sample.class == class).take(each));
     }
-    pictures(&phantom, &shown)
+    Ok(pictures(&phantom, &shown))
 }
 
 /// The middle slice of each sample, side by side.
-fn pictures(phantom: &Phantom, shown: &[PhantomSample]) -> Result<Sheet, Box<dyn std::error::Error>> {
+fn pictures(phantom: &Phantom, shown: &[PhantomSample]) -> Sheet {
     let shape = phantom.domain().shape();
     let (channels, side) = (shape[0], shape[shape.len() - 1]);
     let slices = if shape.len() == 4 { shape[1] } else { 1 };
@@ -101,7 +119,7 @@ fn pictures(phantom: &Phantom, shown: &[PhantomSample]) -> Result<Sheet, Box<dyn
             sheet.set(number * (side + GAP) + at % side, at / side, colour);
         }
     }
-    Ok(sheet)
+    sheet
 }
 
 /// One row a class: the signals of one sample as lines, or the columns of a table in their own scale.
@@ -116,7 +134,9 @@ fn traces(phantom: &Phantom, seed: Seed) -> Sheet {
     let width = if wide { WIDTH / 2 - GAP } else { WIDTH };
     let mut sheet = Sheet::new(WIDTH, if wide { panel } else { classes * panel });
     let shown: Vec<PhantomSample> = (0..classes)
-        .filter_map(|class| (0..).map(|index| phantom.sample(seed, index)).find(|sample| sample.class == class))
+        .filter_map(|class| {
+            (0..classes as u64).map(|index| phantom.sample(seed, index)).find(|sample| sample.class == class)
+        })
         .collect();
     for channel in 0..channels {
         let all = || shown.iter().flat_map(|sample| &sample.values[channel * length..(channel + 1) * length]);

@@ -28,7 +28,11 @@ struct Shared {
 pub fn is_layout(path: &Path) -> bool {
     let table = std::fs::read_to_string(path.join(folder::TABLE)).unwrap_or_default();
     let first = table.lines().nth(1).unwrap_or_default();
-    first.split([',', ';']).any(|cell| cell.ends_with(".hea") || cell.ends_with(".edf"))
+    first.split([',', ';']).any(|cell| is_edf(cell) || cell.strip_suffix(".hea").is_some())
+}
+
+fn is_edf(file: &str) -> bool {
+    file.strip_suffix(".edf").is_some()
 }
 
 /// Reads one split.
@@ -114,7 +118,7 @@ pub fn write(path: &Path, data: &Dataset) -> Result<(), DataError> {
         (lower, ((upper - lower) / step).round(), step)
     };
     let steps = (0..channels).map(|channel| scale(channel).1).fold(0.0, f64::max);
-    if !(steps < 65536.0) {
+    if steps >= 65536.0 {
         return Err(refuse("a recording of more than 16 bits").into());
     }
     let edf = *domain.unit() == Unit::Microvolt;
@@ -186,7 +190,7 @@ fn decimal(value: f64) -> f64 {
 
 /// The signals of one recording, channel by channel.
 fn one(path: &Path, file: &str, limit: u64) -> Result<(Shared, Vec<f32>), DataError> {
-    if file.ends_with(".edf") {
+    if is_edf(file) {
         let recording = edf::read(path, limit)?;
         let rate = |signal: &edf::Signal| signal.samples_per_record as f64 / recording.duration;
         let of = |signal: &edf::Signal| {

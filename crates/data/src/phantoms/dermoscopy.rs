@@ -68,7 +68,7 @@ fn draw(order: &Order) -> Drawing {
 
     let depth = |x: f32, y: f32| lesion.level(x, y) * radius + border * 0.17 * ragged.at(x, y);
     let softness = mix(0.9, 0.25, border);
-    let mut planes = vec![Vec::with_capacity(side * side); 3];
+    let mut planes = vec![Vec::new(); 3];
     let mut mask = Vec::with_capacity(side * side);
     let step = FIELD / side as f32;
     for at in 0..side * side {

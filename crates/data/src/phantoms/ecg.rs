@@ -12,7 +12,7 @@
 //! wander, muscle noise and mains hum are added. The harder, the more regular the fibrillation, the larger the left-over P wave, and the
 //! narrower and fewer the extrasystoles.
 //!
-//! Source: McSharry, Clifford, Tarassenko and Smith, IEEE Trans. Biomed. Eng. 50, 2003 (equations and the table of aᵢ, bᵢ, θᵢ; the
+//! Source: P. `McSharry`, Clifford, Tarassenko and Smith, IEEE Trans. Biomed. Eng. 50, 2003 (equations and the table of aᵢ, bᵢ, θᵢ; the
 //! circle alone, since a point on it stays there). Fibrillation and extrasystoles are ours.
 
 use std::f32::consts::{PI, TAU};
@@ -147,7 +147,7 @@ fn beats(order: &Order, seconds: f32, rng: &mut ChaCha8Rng) -> Vec<Beat> {
                     [-0.32, -1.5, 0.1 * wide],
                     [-0.05, 5.0 * slow, 0.1 * wide],
                     [0.45, -2.5, 0.09 * wide],
-                    [1.5, -1.0 * slow, 0.4],
+                    [1.5, -slow, 0.4],
                 ];
                 if let Some(before) = beats.last_mut() {
                     before.length *= early;

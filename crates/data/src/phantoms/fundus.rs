@@ -80,18 +80,9 @@ impl Tree<'_> {
     }
 }
 
-fn draw(order: &Order) -> Drawing {
-    let rng = &mut order.rng();
-    let factor = factor(order.size, 224);
-    let side = order.size * factor;
-    let left = if chance(rng, 0.5) { -1.0 } else { 1.0 };
-    let middle = FIELD / 2.0;
-    let disc = (middle + left * normal(rng, 3.2, 0.2), middle + normal(rng, 0.0, 0.25));
-    let macula = (disc.0 - left * normal(rng, 4.5, 0.15), disc.1 + normal(rng, 0.4, 0.12));
-    let disc_shape = Blob::new(disc, (normal(rng, 0.80, 0.05), normal(rng, 0.92, 0.05)), 0.015, rng).turned(0.0);
-    let cup =
-        Blob::new((disc.0 - left * 0.08, disc.1), (uniform(rng, 0.22, 0.42), uniform(rng, 0.25, 0.45)), 0.03, rng);
-
+/// How much blood lies at each point, from both arcades, the nasal vessels and small ones towards the macula.
+fn blood(side: usize, disc: (f32, f32), macula: (f32, f32), rng: &mut ChaCha8Rng) -> Canvas {
+    let left = (disc.0 - macula.0).signum();
     let mut tree = Tree { macula, rng, vessels: Vec::new() };
     for up in [-1.0f32, 1.0] {
         for (weight, radius) in [(1.0f32, 0.088f32), (0.68, 0.068)] {
@@ -111,9 +102,8 @@ fn draw(order: &Order) -> Drawing {
         let lean = -up * left * uniform(tree.rng, 0.25, 0.6);
         tree.grow(start, inward + lean, 0.03, up * left * 0.5, 0.8, 3);
     }
-    let vessels = tree.vessels;
     let mut blood = Canvas::new(side, FIELD, |_, _| 0.0);
-    for vessel in &vessels {
+    for vessel in &tree.vessels {
         let mut one = Canvas::new(side, FIELD, |_, _| 0.0);
         // A mean weight of 1 / radius makes the darkness independent of the width.
         let level: Vec<Node> = vessel
@@ -123,10 +113,15 @@ fn draw(order: &Order) -> Drawing {
         one.add_tube(&level, |d| (1.0 - d * d).sqrt());
         blood.values_mut().iter_mut().zip(one.values()).for_each(|(sum, one)| *sum = sum.max(*one));
     }
+    blood
+}
 
+/// Outlines and strengths of haemorrhages and of exudates.
+fn lesions(order: &Order, macula: (f32, f32), rng: &mut ChaCha8Rng) -> [Vec<(Blob, f32)>; 2] {
     let ease = 1.0 - order.difficulty;
     let (mut spots, mut exudates) = (Vec::new(), Vec::new());
     if order.class == 1 {
+        let middle = FIELD / 2.0;
         let place = |rng: &mut ChaCha8Rng| {
             let (turn, reach) = (uniform(rng, 0.0, TAU), 0.85 * middle * uniform(rng, 0.02, 1.0).sqrt());
             (middle + reach * turn.cos(), middle + reach * turn.sin())
@@ -148,6 +143,23 @@ fn draw(order: &Order) -> Drawing {
                 .push((Blob::new(at, (radius, radius * uniform(rng, 0.5, 1.0)), 0.15, rng), uniform(rng, 0.5, 1.0)));
         }
     }
+    [spots, exudates]
+}
+
+fn draw(order: &Order) -> Drawing {
+    let rng = &mut order.rng();
+    let factor = factor(order.size, 224);
+    let side = order.size * factor;
+    let left = if chance(rng, 0.5) { -1.0 } else { 1.0 };
+    let middle = FIELD / 2.0;
+    let disc = (middle + left * normal(rng, 3.2, 0.2), middle + normal(rng, 0.0, 0.25));
+    let macula = (disc.0 - left * normal(rng, 4.5, 0.15), disc.1 + normal(rng, 0.4, 0.12));
+    let disc_shape = Blob::new(disc, (normal(rng, 0.80, 0.05), normal(rng, 0.92, 0.05)), 0.015, rng).turned(0.0);
+    let cup =
+        Blob::new((disc.0 - left * 0.08, disc.1), (uniform(rng, 0.22, 0.42), uniform(rng, 0.25, 0.45)), 0.03, rng);
+
+    let blood = blood(side, disc, macula, rng);
+    let [spots, exudates] = lesions(order, macula, rng);
 
     let choroid = Waves::new(30, (0.5, 3.0), 0.5, rng);
     let shade = Waves::new(8, (6.0, 20.0), 0.5, rng);
@@ -155,7 +167,7 @@ fn draw(order: &Order) -> Drawing {
     let (light, lit) = (normal(rng, 1.0, 0.07), (middle + normal(rng, 0.0, 0.8), middle + normal(rng, 0.0, 0.8)));
     let tessellated = uniform(rng, 0.01, 0.05);
     let soft = 0.6 * FIELD / side as f32 + 0.03;
-    let mut planes = vec![vec![0.0; side * side]; 3];
+    let mut planes = vec![Vec::new(); 3];
     let mut mask = Canvas::new(side, FIELD, |_, _| 0.0);
     let step = FIELD / side as f32;
     for at in 0..side * side {
@@ -163,6 +175,7 @@ fn draw(order: &Order) -> Drawing {
         let radius = (x - middle).hypot(y - middle);
         let shown = smooth_step((0.965 * middle - radius) / 0.12);
         if shown == 0.0 {
+            planes.iter_mut().for_each(|plane| plane.push(0.0));
             continue;
         }
         let on_disc = smooth_step(disc_shape.level(x, y) * 0.85 / 0.22 + 0.4);
@@ -188,11 +201,11 @@ fn draw(order: &Order) -> Drawing {
         let inner = cup.cover(x, y, 0.25);
         let tissue = [0.86 + hue.0, 0.42 + 0.5 * hue.0 + 0.4 * hue.1, 0.19 + 0.5 * hue.1];
         let pale = [0.98, 0.79 + 0.12 * inner, 0.52 + 0.24 * inner];
-        for channel in 0..3 {
+        for (channel, plane) in planes.iter_mut().enumerate() {
             let base = mix(tissue[channel], pale[channel], 0.92 * on_disc);
             let seen = base * (-BLOOD[channel] * red - PIGMENT[channel] * pigment).exp();
             let seen = mix(seen, [1.0, 0.87, 0.45][channel], 0.85 * yellow);
-            planes[channel][at] = 255.0 * shown * (light * fall * seen + glare);
+            plane.push(255.0 * shown * (light * fall * seen + glare));
         }
     }
     let mut values = Vec::new();

@@ -18,6 +18,7 @@
 use std::f32::consts::TAU;
 
 use nocebo_core::Domain;
+use rand_chacha::ChaCha8Rng;
 
 use super::canvas::{Canvas, Node, round_edge, smooth_step};
 use super::field::{Blob, Waves, bell, mix};
@@ -42,6 +43,58 @@ pub(super) const MODALITY: Modality = Modality {
     domain: |size| Domain::grey_levels(&[1, size, size], 4095.0),
     draw,
 };
+
+/// Ducts, ligaments and vessels, and the spicules of a mass (place, radius, ease), as lengths of dense tissue.
+fn lines(
+    side: usize,
+    nipple: (f32, f32),
+    middle: f32,
+    mass: Option<((f32, f32), f32, f32)>,
+    rng: &mut ChaCha8Rng,
+) -> Canvas {
+    let mut lines = Canvas::new(side, FIELD, |_, _| 0.0);
+    let mut draw_line = |from: (f32, f32), heading: f32, length: f32, radius: f32, weight: f32, rng: &mut _| {
+        let (mut x, mut y, mut heading) = (from.0, from.1, heading);
+        let nodes: Vec<Node> = (0..=20)
+            .map(|step| {
+                heading += normal(rng, 0.0, 0.06);
+                x += heading.cos() * length / 20.0;
+                y += heading.sin() * length / 20.0;
+                Node { x, y, radius: radius * (1.0 - 0.04 * step as f32), weight }
+            })
+            .collect();
+        lines.add_tube(&nodes, |d| 2.0 * (1.0 - d * d).sqrt());
+    };
+    for _ in 0..26 {
+        let (heading, size) = (std::f32::consts::PI + normal(rng, 0.0, 0.5), uniform(rng, 0.04, 0.12));
+        let start = (nipple.0 - uniform(rng, 0.5, 3.5), nipple.1 + normal(rng, 0.0, 0.8));
+        let length = uniform(rng, 2.5, 6.5);
+        draw_line(start, heading, length, size, 0.5, rng);
+    }
+    for _ in 0..3 {
+        let (start, heading) =
+            ((uniform(rng, 0.0, 3.0), uniform(rng, middle - 5.0, middle + 5.0)), normal(rng, 0.0, 0.5));
+        draw_line(start, heading, uniform(rng, 4.0, 7.0), uniform(rng, 0.08, 0.13), 0.9, rng);
+    }
+    if let Some((place, radius, ease)) = mass {
+        for _ in 0..uniform(rng, 9.0, 18.0) as usize {
+            let (heading, length) = (uniform(rng, 0.0, TAU), radius * uniform(rng, 1.3, 2.6));
+            draw_line(place, heading, length, uniform(rng, 0.05, 0.10), 0.4 + 0.6 * ease, rng);
+        }
+    }
+    lines
+}
+
+/// Calcium in small grains around a mass.
+fn grains(side: usize, place: (f32, f32), radius: f32, rng: &mut ChaCha8Rng) -> Canvas {
+    let mut grains = Canvas::new(side, FIELD, |_, _| 0.0);
+    for _ in 0..uniform(rng, 5.0, 16.0) as usize {
+        let (x, y) = (normal(rng, place.0, 0.6 * radius), normal(rng, place.1, 0.6 * radius));
+        let (radius, weight) = (uniform(rng, 0.02, 0.05), 8.0);
+        grains.add_tube(&[Node { x, y, radius, weight }, Node { x: x + 0.03, y, radius, weight }], |d| 1.0 - d);
+    }
+    grains
+}
 
 fn draw(order: &Order) -> Drawing {
     let rng = &mut order.rng();
@@ -87,44 +140,9 @@ fn draw(order: &Order) -> Drawing {
     let amount = radius * uniform(rng, 0.5 + 0.3 * ease, 0.85 + 0.55 * ease);
     let edge = uniform(rng, 0.5, 0.9);
 
-    let mut lines = Canvas::new(side, FIELD, |_, _| 0.0);
-    let mut draw_line = |from: (f32, f32), heading: f32, length: f32, radius: f32, weight: f32, rng: &mut _| {
-        let (mut x, mut y, mut heading) = (from.0, from.1, heading);
-        let nodes: Vec<Node> = (0..=20)
-            .map(|step| {
-                heading += normal(rng, 0.0, 0.06);
-                x += heading.cos() * length / 20.0;
-                y += heading.sin() * length / 20.0;
-                Node { x, y, radius: radius * (1.0 - 0.04 * step as f32), weight }
-            })
-            .collect();
-        lines.add_tube(&nodes, |d| 2.0 * (1.0 - d * d).sqrt());
-    };
-    for _ in 0..26 {
-        let (heading, size) = (std::f32::consts::PI + normal(rng, 0.0, 0.5), uniform(rng, 0.04, 0.12));
-        let start = (nipple.0 - uniform(rng, 0.5, 3.5), nipple.1 + normal(rng, 0.0, 0.8));
-        let length = uniform(rng, 2.5, 6.5);
-        draw_line(start, heading, length, size, 0.5, rng);
-    }
-    for _ in 0..3 {
-        let (start, heading) =
-            ((uniform(rng, 0.0, 3.0), uniform(rng, middle - 5.0, middle + 5.0)), normal(rng, 0.0, 0.5));
-        draw_line(start, heading, uniform(rng, 4.0, 7.0), uniform(rng, 0.08, 0.13), 0.9, rng);
-    }
-    if order.class == 1 {
-        for _ in 0..uniform(rng, 9.0, 18.0) as usize {
-            let (heading, length) = (uniform(rng, 0.0, TAU), radius * uniform(rng, 1.3, 2.6));
-            draw_line(place, heading, length, uniform(rng, 0.05, 0.10), 0.4 + 0.6 * ease, rng);
-        }
-    }
-    let mut grains = Canvas::new(side, FIELD, |_, _| 0.0);
-    if order.class == 1 && chance(rng, 0.5) {
-        for _ in 0..uniform(rng, 5.0, 16.0) as usize {
-            let (x, y) = (normal(rng, place.0, 0.6 * radius), normal(rng, place.1, 0.6 * radius));
-            let (radius, weight) = (uniform(rng, 0.02, 0.05), 8.0);
-            grains.add_tube(&[Node { x, y, radius, weight }, Node { x: x + 0.03, y, radius, weight }], |d| 1.0 - d);
-        }
-    }
+    let lines = lines(side, nipple, middle, (order.class == 1).then_some((place, radius, ease)), rng);
+    let calcified = order.class == 1 && chance(rng, 0.5);
+    let grains = calcified.then(|| grains(side, place, radius, rng));
 
     let body = Canvas::new(side, FIELD, |x, y| {
         let depth = depth(x, y);
@@ -157,9 +175,9 @@ fn draw(order: &Order) -> Drawing {
     });
     let (window, dose) = ((normal(rng, 0.9, 0.05), normal(rng, 3.65, 0.1)), normal(rng, 0.0, 0.2).exp());
     let mut attenuation = body;
-    for ((value, line), grain) in attenuation.values_mut().iter_mut().zip(lines.values()).zip(grains.values()) {
+    for (at, (value, line)) in attenuation.values_mut().iter_mut().zip(lines.values()).enumerate() {
         if *value > 0.0 {
-            *value += (GLAND - FAT) * line + 1.2 * grain;
+            *value += (GLAND - FAT) * line + grains.as_ref().map_or(0.0, |grains| 1.2 * grains.values()[at]);
         }
     }
     attenuation.blur(0.04);

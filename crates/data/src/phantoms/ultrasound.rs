@@ -190,7 +190,7 @@ fn draw(order: &Order) -> Drawing {
     };
     let fan = Canvas::new(order.size * factor, FIELD, |x, y| {
         let (depth, angle) = to_polar(x, y);
-        let (row, column) = (depth * RATE - 0.5, (angle / HALF_ANGLE + 1.0) / 2.0 * LINES as f32 - 0.5);
+        let (row, column) = (depth * RATE - 0.5, 0.5 * (angle / HALF_ANGLE + 1.0) * LINES as f32 - 0.5);
         if row < 0.0 || row + 1.0 >= depths as f32 || column < 0.0 || column + 1.0 >= LINES as f32 {
             return 0.0;
         }
