@@ -562,7 +562,7 @@ fn recheck(
 /// A value is stored as the nearest that can be. Where that would carry the perturbed input out of the threat model
 /// (half a grey level stored as a whole one), every change is cut towards the clean value instead: a budget below the
 /// storage step leaves nothing.
-fn as_stored(threat: &ThreatModel, inputs: &Samples, points: &Samples) -> (Samples, Samples) {
+pub fn as_stored(threat: &ThreatModel, inputs: &Samples, points: &Samples) -> (Samples, Samples) {
     let domain = threat.domain();
     let (mut base, mut stored) = (inputs.clone(), points.clone());
     for row in 0..inputs.len() {

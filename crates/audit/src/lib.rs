@@ -38,7 +38,7 @@ pub use cell::{Attacked, Cell, Clean, in_brief};
 pub use compare::{Comparison, compare};
 pub use digest::{sha256_of_file, sha256_of_folder};
 pub use error::AuditError;
-pub use evaluate::{Event, Observer};
+pub use evaluate::{Event, Observer, as_stored};
 pub use findings::{Finding, Status};
 pub use folder::AuditFolder;
 pub use gate::{Gate, GateResult};

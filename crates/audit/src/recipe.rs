@@ -116,6 +116,9 @@ pub struct DataSection {
     /// Least and greatest value that can be stored; by default those of the number type.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bounds: Option<(f32, f32)>,
+    /// Centre and width of the part of the values that is used, in their unit; of DICOM images only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub window: Option<(f32, f32)>,
     /// Part that attacks such as uap learn from; by default `train`, or `validation` where train is under attack.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub learn_from: Option<String>,

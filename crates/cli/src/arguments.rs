@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use nocebo_core::ThreatSpec;
+use nocebo_core::{ThreatSpec, Unit};
 use nocebo_data::OpenOptions;
 
 /// Adversarial robustness of medical deep-learning models.
@@ -177,9 +177,11 @@ pub(crate) enum OptimizerName {
 /// Arguments of `train`.
 #[derive(Args, Debug)]
 pub(crate) struct Train {
-    /// A MedMNIST-style .npz, a folder of images (with masks), or a folder of WFDB records.
+    /// A MedMNIST-style .npz, a folder of images (DICOM too, or with masks), or a folder of WFDB records.
     #[arg(long)]
     pub(crate) data: PathBuf,
+    #[command(flatten)]
+    pub(crate) open: Opening,
     /// Network of the zoo; an unknown name lists them.
     #[arg(long, default_value = "small-cnn", conflicts_with = "from")]
     pub(crate) architecture: String,
@@ -213,9 +215,11 @@ pub(crate) enum HardenMethod {
 pub(crate) struct Harden {
     /// ONNX file to start from.
     pub(crate) model: PathBuf,
-    /// A MedMNIST-style .npz, a folder of images (with masks), or a folder of WFDB records.
+    /// A MedMNIST-style .npz, a folder of images (DICOM too, or with masks), or a folder of WFDB records.
     #[arg(long)]
     pub(crate) data: PathBuf,
+    #[command(flatten)]
+    pub(crate) open: Opening,
     /// Threat to train against, such as `linf:4`.
     #[arg(long)]
     pub(crate) threat: ThreatSpec,
@@ -227,6 +231,47 @@ pub(crate) struct Harden {
     /// ONNX file to write.
     #[arg(long)]
     pub(crate) out: PathBuf,
+}
+
+/// What values mean, where files do not say it or say it wrongly.
+#[derive(Args, Clone, Debug, Default)]
+pub(crate) struct Opening {
+    /// Unit of the values, such as HU or mV, in place of the one that the format implies.
+    #[arg(long, value_parser = unit)]
+    pub(crate) unit: Option<Unit>,
+    /// Least and greatest value that can be stored, in place of those of the file's number type: `-1024,3071`.
+    #[arg(long, value_parser = pair, allow_hyphen_values = true)]
+    pub(crate) bounds: Option<(f32, f32)>,
+    /// Centre and width of the part of the values that is used, in their unit: DICOM images are cut to it: `40,400`.
+    #[arg(long, value_parser = pair, allow_hyphen_values = true)]
+    pub(crate) window: Option<(f32, f32)>,
+    /// Names of all classes in order: from a recipe.
+    #[arg(skip)]
+    pub(crate) class_names: Option<Vec<String>>,
+}
+
+impl Opening {
+    pub(crate) fn options(&self) -> OpenOptions {
+        OpenOptions {
+            unit: self.unit.clone(),
+            bounds: self.bounds,
+            window: self.window,
+            class_names: self.class_names.clone(),
+            ..OpenOptions::default()
+        }
+    }
+}
+
+#[expect(clippy::unnecessary_wraps, reason = "clap asks for a result")]
+fn unit(text: &str) -> Result<Unit, String> {
+    let known = [Unit::GreyLevel, Unit::Hounsfield, Unit::Millivolt, Unit::Microvolt];
+    let named = known.into_iter().find(|unit| unit.symbol().eq_ignore_ascii_case(text));
+    Ok(named.unwrap_or_else(|| Unit::Other(text.to_owned())))
+}
+
+fn pair(text: &str) -> Result<(f32, f32), String> {
+    let numbers = text.split_once(',').and_then(|(a, b)| Some((a.trim().parse().ok()?, b.trim().parse().ok()?)));
+    numbers.ok_or_else(|| "expected two numbers, such as 40,400".to_owned())
 }
 
 /// Which samples of the data are attacked, and how many at a time.
@@ -261,16 +306,15 @@ pub(crate) struct Samples {
     /// ONNX file.
     #[arg(long)]
     pub(crate) model: PathBuf,
-    /// A MedMNIST-style .npz, a folder of images (with masks), or a folder of WFDB records.
+    /// A MedMNIST-style .npz, a folder of images (DICOM too, or with masks), or a folder of WFDB records.
     #[arg(long)]
     pub(crate) data: PathBuf,
+    #[command(flatten)]
+    pub(crate) open: Opening,
     #[command(flatten)]
     pub(crate) draw: Draw,
     #[command(flatten)]
     pub(crate) learning: Learning,
-    /// How the data are opened, beside what they say themselves: from a recipe.
-    #[arg(skip)]
-    pub(crate) open: OpenOptions,
 }
 
 /// Arguments of `audit`: a recipe, or flags that say the same.
@@ -279,7 +323,7 @@ pub(crate) struct Audit {
     /// Recipe (`nocebo init` writes one); what is audited then stands there and not in flags.
     #[arg(long, conflicts_with_all = [
         "model", "data", "split", "samples", "learn_from", "learning_samples", "threat", "goal", "finding", "protocol",
-        "attacks", "require", "group", "include_images",
+        "attacks", "require", "group", "include_images", "unit", "bounds", "window",
     ])]
     pub(crate) recipe: Option<PathBuf>,
     /// ONNX file.
@@ -288,6 +332,8 @@ pub(crate) struct Audit {
     /// A MedMNIST-style .npz, or a folder of images.
     #[arg(long, required_unless_present = "recipe")]
     pub(crate) data: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) open: Opening,
     #[command(flatten)]
     pub(crate) draw: Draw,
     #[command(flatten)]
@@ -399,6 +445,8 @@ pub(crate) struct Transfer {
     /// A MedMNIST-style .npz, or a folder of images.
     #[arg(long)]
     pub(crate) data: PathBuf,
+    #[command(flatten)]
+    pub(crate) open: Opening,
     #[command(flatten)]
     pub(crate) draw: Draw,
     /// Attack, with settings if any: `mi-fgsm(steps=20)`.

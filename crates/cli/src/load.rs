@@ -13,7 +13,7 @@ use nocebo_data::{DataError, Dataset, OpenOptions, Split};
 use nocebo_engine::EngineModel;
 use nocebo_graph::{Device, Graph, GraphModel, onnx};
 
-use crate::arguments::{Draw, ExecutorName, Global, Samples, SplitName};
+use crate::arguments::{Draw, ExecutorName, Global, Opening, Samples, SplitName};
 use crate::failure::{Failure, OrFail};
 use crate::progress::note;
 
@@ -42,34 +42,43 @@ pub(crate) fn device(global: &Global) -> Result<Device, Failure> {
     }
 }
 
-/// One split of a data set, with its warnings shown.
-pub(crate) fn data(path: &Path, split: Split, global: &Global) -> Result<Dataset, Failure> {
-    data_with(path, split, &OpenOptions::default(), global)
-}
-
-/// The same with options; the seed is that of the run.
-pub(crate) fn data_with(path: &Path, split: Split, options: &OpenOptions, global: &Global) -> Result<Dataset, Failure> {
-    let options = OpenOptions { seed: Seed(global.seed), ..options.clone() };
+/// One split of a data set, with what was inferred and its warnings shown; the seed is that of the run.
+pub(crate) fn data(path: &Path, split: Split, open: &Opening, global: &Global) -> Result<Dataset, Failure> {
+    let options = OpenOptions { seed: Seed(global.seed), ..open.options() };
     let data = nocebo_data::open_with(path, split, &options).or_load()?;
+    note(global, described(&data));
     for warning in data.warnings() {
         note(global, format!("warning: {warning}"));
     }
     Ok(data)
 }
 
-/// One split, or nothing where the data set has none of that name.
-pub(crate) fn optional_data(path: &Path, split: Split, global: &Global) -> Result<Option<Dataset>, Failure> {
-    optional_data_with(path, split, &OpenOptions::default(), global)
+/// How many samples there are, and what their values mean.
+fn described(data: &Dataset) -> String {
+    let domain = data.domain();
+    let least = domain.lower().iter().copied().fold(f32::INFINITY, f32::min);
+    let greatest = domain.upper().iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let step = domain.resolution().iter().copied().fold(0.0, f32::max);
+    let steps = if step > 0.0 { format!(" in steps of {step}") } else { String::new() };
+    let patients = data.patients().map(|patients| patients.iter().collect::<BTreeSet<_>>().len());
+    let patients = patients.map_or(String::new(), |count| format!(", {count} patient(s)"));
+    format!(
+        "{}: {} samples of {:?}, {least} to {greatest} {}{steps}{patients}",
+        data.source(),
+        data.len(),
+        domain.shape(),
+        domain.unit().symbol()
+    )
 }
 
-/// The same with options; the seed is that of the run.
-fn optional_data_with(
+/// One split, or nothing where the data set has none of that name.
+pub(crate) fn optional_data(
     path: &Path,
     split: Split,
-    options: &OpenOptions,
+    open: &Opening,
     global: &Global,
 ) -> Result<Option<Dataset>, Failure> {
-    let options = OpenOptions { seed: Seed(global.seed), ..options.clone() };
+    let options = OpenOptions { seed: Seed(global.seed), ..open.options() };
     match nocebo_data::open_with(path, split, &options) {
         Ok(data) => Ok(Some(data)),
         Err(DataError::Empty { .. }) => Ok(None),
@@ -212,7 +221,7 @@ pub(crate) fn frozen(
 
 /// A model with the samples to attack it with.
 pub(crate) fn model_and_samples(samples: &Samples, global: &Global) -> Result<(Loaded, Dataset), Failure> {
-    let all = data(&samples.data, samples.draw.split.into(), global)?;
+    let all = data(&samples.data, samples.draw.split.into(), &samples.open, global)?;
     let (graph, spec) = graph(&samples.model, &all)?;
     let model = model(graph, spec, global)?;
     Ok((model, chosen(all, samples.draw, global)?))
@@ -228,18 +237,13 @@ pub(crate) fn chosen(all: Dataset, draw: Draw, global: &Global) -> Result<Datase
 
 /// Mean standard deviation of the channels of the training samples, for budgets in `sd`; that of the samples at hand where
 /// there are no others.
-pub(crate) fn standard_deviation(path: &Path, at_hand: &Dataset, global: &Global) -> Result<f32, Failure> {
-    deviation_with(path, at_hand, &OpenOptions::default(), global)
-}
-
-/// The same with options.
-pub(crate) fn deviation_with(
+pub(crate) fn standard_deviation(
     path: &Path,
     at_hand: &Dataset,
-    options: &OpenOptions,
+    open: &Opening,
     global: &Global,
 ) -> Result<f32, Failure> {
-    let training = optional_data_with(path, Split::Train, options, global)?;
+    let training = optional_data(path, Split::Train, open, global)?;
     let deviations = training.as_ref().unwrap_or(at_hand).statistics().standard_deviation;
     Ok(deviations.iter().sum::<f32>() / deviations.len() as f32)
 }
@@ -284,7 +288,7 @@ pub(crate) fn learning_set(samples: &Samples, judged: &Dataset, global: &Global)
     if part == samples.draw.split {
         return Err(Failure::usage("--learn-from: attacks may not learn from the part that is under attack (--split)"));
     }
-    let all = data_with(&samples.data, part.into(), &samples.open, global)?;
+    let all = data(&samples.data, part.into(), &samples.open, global)?;
     let bits = |row: &[f32]| row.iter().map(|value| value.to_bits()).collect::<Vec<_>>();
     let seen: BTreeSet<Vec<u32>> = judged.samples().rows().map(bits).collect();
     let rows: Vec<usize> = (0..all.len()).filter(|&row| !seen.contains(&bits(all.samples().row(row)))).collect();

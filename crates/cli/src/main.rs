@@ -17,6 +17,7 @@ use arguments::{Arguments, Command, Global};
 use failure::{Failure, OrFail};
 
 fn main() -> ExitCode {
+    nocebo_data::formats::dicom::isolate(&[]);
     let Arguments { command, global } = Arguments::parse();
     match run(command, &global) {
         Ok(()) => ExitCode::SUCCESS,

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::path::PathBuf;
 
 use rand::seq::SliceRandom;
 use serde::{Deserialize, Serialize};
@@ -25,6 +26,7 @@ pub struct Dataset {
     patients: Option<Vec<String>>,
     groups: BTreeMap<String, Vec<String>>,
     frequency: Option<f64>,
+    files: Option<Vec<PathBuf>>,
     source: String,
     warnings: Vec<Warning>,
 }
@@ -128,6 +130,7 @@ impl Dataset {
             patients: None,
             groups: BTreeMap::new(),
             frequency: None,
+            files: None,
             source,
             warnings,
         })
@@ -160,6 +163,13 @@ impl Dataset {
     pub fn with_frequency(mut self, frequency: f64) -> Self {
         self.frequency = Some(frequency);
         self
+    }
+
+    /// The same data with the DICOM file that each sample came from, whose header a perturbed copy takes over in part.
+    pub(crate) fn with_files(mut self, files: Vec<PathBuf>) -> Result<Self, DataError> {
+        self.check_length("files", files.len())?;
+        self.files = Some(files);
+        Ok(self)
     }
 
     /// The same labels with other samples, such as perturbed ones.
@@ -230,6 +240,11 @@ impl Dataset {
         self.frequency
     }
 
+    /// The DICOM file of each sample.
+    pub(crate) fn files(&self) -> Option<&[PathBuf]> {
+        self.files.as_deref()
+    }
+
     /// Where the data come from, in words.
     pub fn source(&self) -> &str {
         &self.source
@@ -277,6 +292,7 @@ impl Dataset {
             patients: self.patients.as_ref().map(pick),
             groups: self.groups.iter().map(|(name, values)| (name.clone(), pick(values))).collect(),
             frequency: self.frequency,
+            files: self.files.as_ref().map(|files| rows.iter().map(|&row| files[row].clone()).collect()),
             source: self.source.clone(),
             warnings,
         })

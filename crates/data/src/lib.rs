@@ -22,10 +22,10 @@ pub use split::{Fractions, Split, leaks};
 
 /// Reads one split of a data set with the default [`OpenOptions`].
 ///
-/// `path` is an `.npz` file in the manner of MedMNIST, or a folder of PNG or JPEG pictures with a `labels.csv` or one
-/// folder a class, or folders `image` and `label` of pictures and masks, or WFDB records with annotated
-/// beats, or WFDB or EDF records with a `labels.csv`; see [`formats::npz`], [`formats::folder`], [`formats::masks`],
-/// [`formats::beats`] and [`formats::recordings`].
+/// `path` is an `.npz` file in the manner of MedMNIST, or a folder of PNG or JPEG pictures or DICOM images with a
+/// `labels.csv` or one folder a class, or folders `image` and `label` of pictures and masks, or WFDB records with annotated
+/// beats, or WFDB or EDF records with a `labels.csv`; see [`formats::npz`], [`formats::folder`], [`formats::dicom`],
+/// [`formats::masks`], [`formats::beats`] and [`formats::recordings`].
 ///
 /// # Errors
 ///
@@ -35,19 +35,34 @@ pub fn open(path: impl AsRef<Path>, split: Split) -> Result<Dataset, DataError> 
     open_with(path, split, &OpenOptions::default())
 }
 
-/// Writes the samples into the new folder `path` in the format that they came from: WFDB or EDF records for signals with a frequency,
-/// pictures (with masks, where there are any) for all else.
+/// Writes the samples into the new folder `path` in the format that they came from: DICOM images, WFDB or EDF records for signals
+/// with a frequency, pictures (with masks, where there are any) for all else.
 ///
 /// # Errors
 ///
-/// As [`formats::beats::write`], [`formats::recordings::write`] and [`formats::folder::write`].
+/// As [`formats::dicom::write_copies`], [`formats::beats::write`], [`formats::recordings::write`] and [`formats::folder::write`].
 pub fn write(path: impl AsRef<Path>, data: &Dataset) -> Result<(), DataError> {
-    if formats::beats::are_beats(data) {
+    if data.files().is_some() {
+        formats::dicom::write_copies(path.as_ref(), data)
+    } else if formats::beats::are_beats(data) {
         formats::beats::write(path.as_ref(), data)
     } else if data.frequency().is_some() {
         formats::recordings::write(path.as_ref(), data)
     } else {
         formats::folder::write(path.as_ref(), data)
+    }
+}
+
+/// The samples as they are read back from a folder that [`write`] made of `data`, for formats that hold other values than
+/// those given to it; the samples of `data` for all others.
+///
+/// # Errors
+///
+/// As [`open`].
+pub fn read_back(path: impl AsRef<Path>, data: &Dataset) -> Result<nocebo_core::Samples, DataError> {
+    match data.files() {
+        Some(_) => formats::dicom::read_back(path.as_ref(), data),
+        None => Ok(data.samples().clone()),
     }
 }
 
@@ -70,6 +85,9 @@ pub fn open_with(path: impl AsRef<Path>, split: Split, options: &OpenOptions) ->
         if formats::beats::is_layout(path) {
             return formats::beats::read(path, split, options);
         }
+        if formats::dicom::is_layout(path) {
+            return formats::dicom::read(path, split, options);
+        }
         return formats::folder::read(path, split, options);
     }
     if !metadata.is_file() {
@@ -78,6 +96,11 @@ pub fn open_with(path: impl AsRef<Path>, split: Split, options: &OpenOptions) ->
     let extension = path.extension().map(|extension| extension.to_string_lossy().to_ascii_lowercase());
     match extension.as_deref() {
         Some("npz") => formats::npz::read(path, split, options),
+        _ if formats::dicom::is_dicom(path) => Err(DataError::refused(
+            &file,
+            "one DICOM file, which is no labelled data set",
+            "give a folder of them with a `labels.csv` or one folder a class; references of a DICOMDIR are never followed",
+        )),
         _ => Err(DataError::refused(
             &file,
             "a file of an unknown kind",

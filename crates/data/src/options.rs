@@ -18,6 +18,8 @@ pub struct OpenOptions {
     pub class_names: Option<Vec<String>>,
     /// Least and greatest value that can be stored, in place of those of the file's number type.
     pub bounds: Option<(f32, f32)>,
+    /// Centre and width, in the unit of the data, of the part of the values that is used: DICOM images are cut to it.
+    pub window: Option<(f32, f32)>,
     /// Unit of the values, in place of the one that the format implies.
     pub unit: Option<Unit>,
     /// Leave out pictures that cannot be read, with a warning each, instead of refusing the folder.

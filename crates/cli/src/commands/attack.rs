@@ -1,6 +1,7 @@
 //! `nocebo attack`.
 
 use nocebo_core::{DifferentiableModel, Goal, Model, Samples, Seed};
+use nocebo_data::Dataset;
 use serde_json::json;
 
 use crate::arguments::{Attack, Global};
@@ -16,7 +17,7 @@ pub(crate) fn run(arguments: &Attack, global: &Global) -> Result<(), Failure> {
         )));
     }
     let (Loaded { model, .. }, data) = load::model_and_samples(&arguments.samples, global)?;
-    let deviation = load::standard_deviation(&arguments.samples.data, &data, global)?;
+    let deviation = load::standard_deviation(&arguments.samples.data, &data, &arguments.samples.open, global)?;
     let threat = load::threat(&arguments.threat, data.domain(), deviation)?;
     let mut named = load::attacks(&arguments.attack)?;
     let (Some(named), true) = (named.pop(), named.is_empty()) else {
@@ -38,24 +39,18 @@ pub(crate) fn run(arguments: &Attack, global: &Global) -> Result<(), Failure> {
     let mut records = Vec::new();
     let rows: Vec<usize> = (0..data.len()).collect();
     for rows in rows.chunks(arguments.samples.draw.batch_size) {
-        let clean = data.samples().select(rows);
-        let labels: Vec<_> = rows.iter().map(|&row| data.labels()[row].clone()).collect();
-        let goal = Goal::Untargeted { labels };
+        let (clean, goal) = part(&data, rows);
         let outcome = attack.run(model.as_ref(), &clean, &goal, &threat, Seed(global.seed)).or_incomplete()?;
-        let mut stored = outcome.perturbed_inputs.clone();
-        stored.rows_mut().for_each(|row| data.domain().store(row));
+        let (_, stored) = nocebo_audit::as_stored(&threat, &clean, &outcome.perturbed_inputs);
         let before = reached(model.as_ref(), &clean, &goal)?;
         let computed = reached(model.as_ref(), &outcome.perturbed_inputs, &goal)?;
-        let after_storage = reached(model.as_ref(), &stored, &goal)?;
         for (position, &row) in rows.iter().enumerate() {
             records.push(json!({
                 "sample": clean.indices()[position],
                 "label": nocebo_audit::in_brief(&model.spec().task, &data.labels()[row]),
                 "wrong_before": before[position],
                 "success": computed[position],
-                "success_after_storage": after_storage[position],
                 "distance": threat.norm().distance(clean.row(position), outcome.perturbed_inputs.row(position)),
-                "distance_after_storage": threat.norm().distance(clean.row(position), stored.row(position)),
                 "queries": outcome.queries[position].forward,
                 "gradient_queries": outcome.queries[position].backward,
             }));
@@ -67,10 +62,22 @@ pub(crate) fn run(arguments: &Attack, global: &Global) -> Result<(), Failure> {
 
     let stored = Samples::new(values, data.samples().shape())
         .and_then(|samples| samples.with_indices(data.samples().indices().to_vec()));
+    let perturbed = data.clone().with_samples(stored.or_incomplete()?).or_incomplete()?;
+    nocebo_data::write(&arguments.out, &perturbed).or_usage()?;
+    let stored = nocebo_data::read_back(&arguments.out, &perturbed).or_incomplete()?;
+    for rows in rows.chunks(arguments.samples.draw.batch_size) {
+        let (clean, goal) = part(&data, rows);
+        let stored = stored.select(rows);
+        let after_storage = reached(model.as_ref(), &stored, &goal)?;
+        for (position, &row) in rows.iter().enumerate() {
+            let distance = threat.norm().distance(clean.row(position), stored.row(position));
+            records[row]["success_after_storage"] = json!(after_storage[position]);
+            records[row]["distance_after_storage"] = json!(distance);
+        }
+    }
     let count = |field: &str| records.iter().filter(|record| record[field] == true).count();
     let (success, survived, wrong, all) =
         (count("success"), count("success_after_storage"), count("wrong_before"), records.len());
-    nocebo_data::write(&arguments.out, &data.with_samples(stored.or_incomplete()?).or_incomplete()?).or_usage()?;
     let summary = json!({
         "attack": named.name,
         "settings": named.settings,
@@ -87,6 +94,12 @@ pub(crate) fn run(arguments: &Attack, global: &Global) -> Result<(), Failure> {
     println!("{success} wrong as computed, {survived} wrong after rounding to what the file can hold");
     println!("wrote {}", arguments.out.display());
     Ok(())
+}
+
+/// The samples of some rows, and the goal to have them decided wrongly.
+fn part(data: &Dataset, rows: &[usize]) -> (Samples, Goal) {
+    let labels = rows.iter().map(|&row| data.labels()[row].clone()).collect();
+    (data.samples().select(rows), Goal::Untargeted { labels })
 }
 
 /// Which samples the model decides as the attacker wants.

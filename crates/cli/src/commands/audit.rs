@@ -12,9 +12,9 @@ use nocebo_audit::{
     DecisionMetrics, Evaluation, Event, InputFile, LearningSet, Observer, Protocol, Provenance, Rate, Status, Threat,
 };
 use nocebo_core::{DifferentiableModel, Error, Norm, Seed, ThreatSpec};
-use nocebo_data::{Dataset, OpenOptions, Split};
+use nocebo_data::{Dataset, Split};
 
-use crate::arguments::{self, Audit, Draw, Global, Learning, ProtocolName, Samples, SplitName};
+use crate::arguments::{self, Audit, Draw, Global, Learning, Opening, ProtocolName, Samples, SplitName};
 use crate::failure::{Failure, Kind, OrFail};
 use crate::load::{self, AnyAttack, Loaded, NamedAttack};
 use crate::progress::{bar, note};
@@ -68,6 +68,9 @@ fn from_flags(arguments: &Audit, global: &Global) -> Result<Recipe, Failure> {
     recipe.data.split = split(arguments.draw.split);
     recipe.data.samples = arguments.draw.samples;
     recipe.data.groups.clone_from(&arguments.group);
+    recipe.data.unit.clone_from(&arguments.open.unit);
+    recipe.data.bounds = arguments.open.bounds;
+    recipe.data.window = arguments.open.window;
     recipe.data.learn_from = arguments.learning.learn_from.map(split);
     recipe.data.learning_samples = Some(arguments.learning.learning_samples);
     recipe.threat.goal = match arguments.goal {
@@ -107,22 +110,22 @@ fn carry_out(mut recipe: Recipe, folder: &Path, arguments: &Audit, global: &Glob
             learn_from: recipe.data.learn_from.as_deref().map(split).transpose()?,
             learning_samples: recipe.data.learning_samples.unwrap_or(256),
         },
-        open: OpenOptions {
+        open: Opening {
             class_names: recipe.data.class_names.clone(),
             unit: recipe.data.unit.clone(),
             bounds: recipe.data.bounds,
-            ..OpenOptions::default()
+            window: recipe.data.window,
         },
     };
     let inputs = vec![hashed("model", &samples.model)?, hashed("data", &samples.data)?];
     unchanged(&recipe.inputs, &inputs)?;
-    let all = load::data_with(&samples.data, samples.draw.split.into(), &samples.open, global)?;
+    let all = load::data(&samples.data, samples.draw.split.into(), &samples.open, global)?;
     let (graph, spec) = load::graph_of(&recipe.model, &samples.model, &all)?;
     let Loaded { model, executor } = load::model(graph, spec.clone(), global)?;
     let versions = provenance(global, &executor).versions;
     note_other_versions(&recipe, &versions, global);
     let data = load::chosen(all, samples.draw, global)?;
-    let deviation = load::deviation_with(&samples.data, &data, &samples.open, global)?;
+    let deviation = load::standard_deviation(&samples.data, &data, &samples.open, global)?;
     let mut threats = Vec::new();
     for threat in &recipe.threat.budgets {
         let (norm, epsilons) = load::epsilons(threat, data.domain(), deviation)?;

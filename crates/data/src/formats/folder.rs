@@ -288,6 +288,7 @@ impl Columns {
     }
 }
 
+/// What the table in the folder says.
 pub(super) fn list_table(path: &Path, options: &OpenOptions) -> Result<Listing, DataError> {
     let reading = |source| DataError::Read { file: TABLE.to_owned(), source };
     let table = File::open(path.join(TABLE)).map_err(reading)?;

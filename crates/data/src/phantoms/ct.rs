@@ -32,7 +32,7 @@ pub(super) const SLICE: Modality = Modality {
     about: "chest CT slice in HU, with a nodule in a lung",
     classes: CLASSES,
     size: 64,
-    difficulty: 0.5,
+    difficulty: 0.35,
     storage: Storage::Dicom { modality: "CT", window: [-500.0, 1500.0], field: Some(FIELD) },
     domain: |size| hounsfield(&[1, size, size]),
     draw: |order| draw(order, 1),

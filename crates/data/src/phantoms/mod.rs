@@ -376,6 +376,11 @@ mod tests {
             let path = folder.path().join(name);
             phantom.write(&path, Seed(2), 24).unwrap();
             assert!(phantom.write(&path, Seed(2), 24).is_err(), "{name}: written over");
+            if let Storage::Dicom { .. } = modality.storage {
+                // Read in a child process, which a unit test has not: `crates/cli/tests` does it.
+                assert!(path.join("000023.dcm").is_file() && path.join("masks/000023.png").is_file());
+                continue;
+            }
             let data = match modality.storage {
                 Storage::Pictures | Storage::Records { .. } => path,
                 _ => path.join("phantoms.npz"),

@@ -18,7 +18,7 @@ impl Phantom {
     ///
     /// Pictures are PNG, X-ray, CT, ultrasound and mammograms DICOM, MRI and stacks NIfTI, signals WFDB (in mV, or without unit) or EDF (in
     /// µV), each with a `labels.csv`; records are a CSV table, one line a patient, with the columns explained in `columns.csv`. Outlines are pictures
-    /// in `masks`, with the names of the samples (slices of a stack one below the other). DICOM, NIfTI and tables have a `phantoms.npz` beside
+    /// in `masks`, with the names of the samples (slices of a stack one below the other). NIfTI and tables have a `phantoms.npz` beside
     /// them, with the stored numbers (steps above the lower bound) in three splits.
     ///
     /// # Errors
@@ -48,8 +48,8 @@ impl Phantom {
         }
         self.write_masks(&path.join("masks"), &samples)?;
         match self.modality().storage {
-            Storage::Pictures | Storage::Records { .. } => Ok(()),
-            _ => self.write_archive(&path.join(ARCHIVE), &samples),
+            Storage::Pictures | Storage::Dicom { .. } | Storage::Records { .. } => Ok(()),
+            Storage::Nifti { .. } | Storage::Table => self.write_archive(&path.join(ARCHIVE), &samples),
         }
     }
 

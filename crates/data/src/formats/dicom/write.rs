@@ -16,7 +16,7 @@ use crate::formats::folder::write_table;
 use crate::formats::{write_new_file, write_new_folder};
 use crate::{DataError, Dataset};
 
-pub(super) const EXPLICIT_LITTLE: &str = "1.2.840.10008.1.2.1";
+const EXPLICIT_LITTLE: &str = "1.2.840.10008.1.2.1";
 const SECONDARY_CAPTURE: &str = "1.2.840.10008.5.1.4.1.1.7";
 /// Storage classes whose required attributes can be empty, by modality; single frames only.
 const CLASSES: [(&str, &str); 3] =
@@ -27,7 +27,7 @@ const CLASSES: [(&str, &str); 3] =
 pub struct NewImage<'a> {
     /// Modality, such as `CT`; at most 16 capital letters and digits.
     pub modality: &'a str,
-    /// `[channels, frames, rows, columns]`: 1 channel is grey, 3 are red, green and blue of 8 bits.
+    /// `[channels, frames, rows, columns]`: 1 channel is grey, 3 are red, green and blue.
     pub shape: [usize; 4],
     /// Stored numbers, in the order of `shape`.
     pub stored: &'a [i32],
@@ -218,27 +218,32 @@ impl Elements {
         self.put(tag, vr, text.as_bytes().to_vec());
     }
 
-    fn short(&mut self, tag: Tag, value: u16) {
+    pub(super) fn short(&mut self, tag: Tag, value: u16) {
         self.put(tag, *b"US", value.to_le_bytes().to_vec());
     }
 
-    fn decimals(&mut self, tag: Tag, values: &[f64]) {
+    pub(super) fn decimals(&mut self, tag: Tag, values: &[f64]) {
         let texts: Vec<String> = values.iter().copied().map(decimal).collect();
         self.text(tag, *b"DS", &texts.join("\\"));
+    }
+
+    #[cfg(test)]
+    pub(super) fn remove(&mut self, tag: Tag) {
+        self.0.remove(&tag);
     }
 
     fn text_of(&self, tag: Tag) -> &[u8] {
         self.0.get(&tag).map_or(&[], |(_, value)| value)
     }
 
-    fn encode(&self) -> Vec<u8> {
+    pub(super) fn encode(&self) -> Vec<u8> {
         let mut bytes = Vec::new();
         for ((group, element), (vr, value)) in &self.0 {
             bytes.extend(group.to_le_bytes());
             bytes.extend(element.to_le_bytes());
             bytes.extend(vr);
             let length = value.len().next_multiple_of(2);
-            if matches!(vr, b"OB" | b"OW" | b"UN") {
+            if matches!(vr, b"OB" | b"OW" | b"SQ" | b"UN" | b"UT") {
                 bytes.extend([0, 0]);
                 bytes.extend((length as u32).to_le_bytes());
             } else {
@@ -334,8 +339,8 @@ fn check(file: &str, image: &NewImage<'_>) -> Result<(), DataError> {
     if image.stored.len() != values {
         return wrong("stored numbers", values.to_string(), image.stored.len().to_string());
     }
-    if !(1..=16).contains(&image.bits) || channels == 3 && (image.bits != 8 || image.signed) {
-        return wrong("bits", "1 to 16, and 8 without sign for colours".to_owned(), image.bits.to_string());
+    if !(1..=16).contains(&image.bits) || channels == 3 && image.signed {
+        return wrong("bits", "1 to 16, without sign for colours".to_owned(), image.bits.to_string());
     }
     let (least, greatest) = super::image::range(image.bits, image.signed);
     if let Some(value) = image.stored.iter().find(|value| !(least..=greatest).contains(&i64::from(**value))) {
@@ -375,23 +380,23 @@ fn interleaved(image: &NewImage<'_>, allocated: u16) -> Vec<u8> {
 }
 
 fn write_elements(path: &Path, elements: &Elements) -> Result<(), DataError> {
+    let bytes = file_of(elements, EXPLICIT_LITTLE, &elements.encode());
+    write_new_file(path, |writer| writer.write_all(&bytes))
+}
+
+/// A file with these attributes, whose data set is encoded as the transfer syntax says.
+pub(super) fn file_of(elements: &Elements, syntax: &str, data_set: &[u8]) -> Vec<u8> {
     let mut meta = Elements::default();
     meta.put((2, 1), *b"OB", vec![0, 1]);
-    meta.put((2, 2), *b"UI", elements.text_of(tags::SOP_CLASS).to_vec());
+    meta.put(tags::MEDIA_STORAGE_CLASS, *b"UI", elements.text_of(tags::SOP_CLASS).to_vec());
     meta.put((2, 3), *b"UI", elements.text_of(tags::SOP_INSTANCE).to_vec());
-    meta.text((2, 0x10), *b"UI", EXPLICIT_LITTLE);
+    meta.text(tags::TRANSFER_SYNTAX, *b"UI", syntax);
     meta.text((2, 0x12), *b"UI", &unique(&[b"nocebo"]));
     meta.text((2, 0x13), *b"SH", concat!("NOCEBO_", env!("CARGO_PKG_VERSION")));
     let meta = meta.encode();
     let mut length = Elements::default();
     length.put((2, 0), *b"UL", (meta.len() as u32).to_le_bytes().to_vec());
-    write_new_file(path, |writer| {
-        writer.write_all(&[0; 128])?;
-        writer.write_all(b"DICM")?;
-        writer.write_all(&length.encode())?;
-        writer.write_all(&meta)?;
-        writer.write_all(&elements.encode())
-    })
+    [&[0; 128], b"DICM".as_slice(), &length.encode(), &meta, data_set].concat()
 }
 
 #[cfg(test)]
