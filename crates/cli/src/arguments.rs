@@ -45,6 +45,8 @@ pub(crate) struct Global {
 pub(crate) enum Command {
     /// Generate phantoms, train, attack, harden, audit and report: the whole tour without any data.
     Demo(Demo),
+    /// Write phantoms of a modality (or list them) in the format of the field.
+    Phantom(Phantom),
     /// Train a network and write it as ONNX.
     Train(Train),
     /// Train an ONNX network against attacks and write it as ONNX.
@@ -81,6 +83,29 @@ pub(crate) struct Demo {
     /// New folder for data, models, audit and report.
     #[arg(long)]
     pub(crate) out: PathBuf,
+}
+
+/// Which phantoms are made.
+#[derive(Args, Debug)]
+pub(crate) struct Phantom {
+    /// Name of the modality.
+    #[arg(required_unless_present = "list")]
+    pub(crate) modality: Option<String>,
+    /// List the modalities instead.
+    #[arg(long, conflicts_with_all = ["modality", "out"])]
+    pub(crate) list: bool,
+    /// Samples, at least 20; classes are equally frequent.
+    #[arg(long, default_value_t = 2000)]
+    pub(crate) count: u64,
+    /// New folder.
+    #[arg(long, required_unless_present = "list")]
+    pub(crate) out: Option<PathBuf>,
+    /// Pixels a side, values of a signal or hours of a table, 16 to 1024; by default that of the modality.
+    #[arg(long)]
+    pub(crate) size: Option<usize>,
+    /// How hard the finding is to see, above 0 and at most 1; by default that of the modality.
+    #[arg(long)]
+    pub(crate) difficulty: Option<f32>,
 }
 
 /// What computes a frozen network.

@@ -32,6 +32,7 @@ fn run(command: Command, global: &Global) -> Result<(), Failure> {
     rayon::ThreadPoolBuilder::new().num_threads(global.threads).build_global().or_usage()?;
     match command {
         Command::Demo(demo) => commands::demo::run(&demo, global),
+        Command::Phantom(phantom) => commands::phantom::run(&phantom, global),
         Command::Train(train) => commands::train::run(&train, global),
         Command::Harden(harden) => commands::harden::run(&harden, global),
         Command::Audit(audit) => commands::audit::run(&audit, global),

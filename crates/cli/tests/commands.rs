@@ -51,6 +51,30 @@ fn trained() -> TempDir {
 }
 
 #[test]
+fn phantoms_are_listed_written_and_trained_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let listed = succeed(folder.path(), "phantom --list");
+    assert!(listed.lines().count() >= 14 && listed.contains("ct-slice"), "{listed}");
+    for (modality, architecture) in [("mammogram", "mlp"), ("ppg", "resnet1d")] {
+        let out = succeed(folder.path(), &format!("phantom {modality} --count 40 --size 64 --seed 1 --out {modality}"));
+        assert!(out.contains("wrote 40"), "{out}");
+        let out = succeed(
+            folder.path(),
+            &format!("train --data {modality} --architecture {architecture} --epochs 1 --seed 1 --out {modality}.onnx"),
+        );
+        assert!(out.contains("test accuracy"), "{out}");
+    }
+    let attacked =
+        "attack --model ppg.onnx --data ppg --attack fgsm --threat linf:0.01NU --samples 3 --seed 1 --out adversarial";
+    succeed(folder.path(), attacked);
+    assert!(folder.path().join("adversarial/labels.csv").is_file());
+    let (code, _, error) = nocebo(folder.path(), "phantom x-ray --out x");
+    assert!(code == 2 && error.contains("ct-slice"), "{code} {error}");
+    let (code, _, error) = nocebo(folder.path(), "phantom ppg --count 40 --out ppg");
+    assert!(code == 2 && error.contains("exists"), "{code} {error}");
+}
+
+#[test]
 fn an_audit_writes_the_same_records_for_any_batch_size_and_thread_count() {
     let folder = trained();
     let audit = "audit --model m.onnx --data phantoms.npz --threat linf:1,8 --threat l2:0.1sd --attacks fgsm,pgd(steps=3) --seed 1";

@@ -29,7 +29,8 @@ pub use survey::Survey;
 /// `path` is an `.npz` file in the manner of MedMNIST ([`formats::npz`]), a table as CSV ([`formats::table`]), or a folder: of
 /// PNG or JPEG pictures ([`formats::folder`]), DICOM images ([`formats::dicom`]) or volumes ([`formats::volumes`]) with a
 /// `labels.csv` or one folder a class; of pictures ([`formats::masks`]) or volumes and their masks; of pictures with boxes
-/// ([`formats::boxes`]); or of WFDB records with annotated beats ([`formats::beats`]).
+/// ([`formats::boxes`]); of WFDB records with annotated beats ([`formats::beats`]);
+/// or of WFDB or EDF records with a `labels.csv` ([`formats::recordings`]).
 ///
 /// # Errors
 ///
@@ -39,13 +40,13 @@ pub fn open(path: impl AsRef<Path>, split: Split) -> Result<Dataset, DataError> 
     open_with(path, split, &OpenOptions::default())
 }
 
-/// Writes the samples into the new folder `path` in the format that they came from: the lines of a table, volumes, DICOM images, WFDB
-/// records for signals with a frequency, pictures (with masks, where there are any) for all else.
+/// Writes the samples into the new folder `path` in the format that they came from: the lines of a table, volumes, DICOM images, WFDB or
+/// EDF records for signals with a frequency, pictures (with masks, where there are any) for all else.
 ///
 /// # Errors
 ///
-/// When a value is not on the domain's grid, and as [`formats::dicom::write_copies`], [`formats::beats::write`] and
-/// [`formats::folder::write`].
+/// When a value is not on the domain's grid, and as [`formats::dicom::write_copies`], [`formats::beats::write`],
+/// [`formats::recordings::write`] and [`formats::folder::write`].
 pub fn write(path: impl AsRef<Path>, data: &Dataset) -> Result<(), DataError> {
     if let Some(table) = data.table() {
         formats::table::write(path.as_ref(), data, table)
@@ -53,8 +54,10 @@ pub fn write(path: impl AsRef<Path>, data: &Dataset) -> Result<(), DataError> {
         formats::volumes::write(path.as_ref(), data, files)
     } else if data.files().is_some() {
         formats::dicom::write_copies(path.as_ref(), data)
-    } else if data.frequency().is_some() {
+    } else if formats::beats::are_beats(data) {
         formats::beats::write(path.as_ref(), data)
+    } else if data.frequency().is_some() {
+        formats::recordings::write(path.as_ref(), data)
     } else {
         formats::folder::write(path.as_ref(), data)
     }
@@ -100,6 +103,9 @@ pub fn open_with(path: impl AsRef<Path>, split: Split, options: &OpenOptions) ->
         }
         if formats::masks::is_layout(path) {
             return formats::masks::read(path, split, options);
+        }
+        if formats::recordings::is_layout(path) {
+            return formats::recordings::read(path, split, options);
         }
         if formats::beats::is_layout(path) {
             return formats::beats::read(path, split, options);

@@ -10,6 +10,7 @@ pub(crate) mod doctor;
 pub(crate) mod harden;
 pub(crate) mod init;
 pub(crate) mod inspect;
+pub(crate) mod phantom;
 pub(crate) mod run;
 pub(crate) mod schema;
 pub(crate) mod train;

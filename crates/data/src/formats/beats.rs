@@ -50,6 +50,11 @@ pub fn is_layout(path: &Path) -> bool {
     entries(path, "").is_ok_and(|(_, files)| files.iter().any(|name| name.strip_suffix(".hea").is_some()))
 }
 
+/// Whether samples are signals with classes of beats.
+pub fn are_beats(data: &Dataset) -> bool {
+    data.frequency().is_some() && data.class_names().iter().all(|name| CLASSES.iter().any(|(class, _)| class == name))
+}
+
 /// Reads the beats of one split.
 ///
 /// # Errors

@@ -396,7 +396,7 @@ pub fn write(path: &Path, data: &Dataset) -> Result<(), DataError> {
 }
 
 /// Writes the `labels.csv` of the samples, which lie in files of these names.
-pub(super) fn write_table(folder: &Path, data: &Dataset, names: &[String]) -> Result<(), DataError> {
+pub(crate) fn write_table(folder: &Path, data: &Dataset, names: &[String]) -> Result<(), DataError> {
     write_lines(&folder.join(TABLE), data, names).map_err(|error| DataError::Write {
         file: TABLE.to_owned(),
         source: match error.into_kind() {

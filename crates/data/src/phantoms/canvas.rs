@@ -52,6 +52,21 @@ impl Canvas {
         })
     }
 
+    /// `[side, side]` values that are there already.
+    pub(crate) fn from_values(side: usize, width: f32, values: Vec<f32>) -> Self {
+        Self { side, pixel: width / side as f32, values }
+    }
+
+    /// The value at a point, between the pixels around it; outside, that of the border.
+    pub(crate) fn at(&self, x: f32, y: f32) -> f32 {
+        let place = |position: f32| (position / self.pixel - 0.5).clamp(0.0, (self.side - 1) as f32 - 1e-3);
+        let (u, v) = (place(x), place(y));
+        let (column, row, a, b) = (u as usize, v as usize, u.fract(), v.fract());
+        let corner = |dy: usize, dx: usize| self.values[(row + dy) * self.side + column + dx];
+        let (top, bottom) = (corner(0, 0) * (1.0 - a) + corner(0, 1) * a, corner(1, 0) * (1.0 - a) + corner(1, 1) * a);
+        top * (1.0 - b) + bottom * b
+    }
+
     pub(crate) fn side(&self) -> usize {
         self.side
     }
@@ -221,6 +236,12 @@ mod tests {
         assert!(mean.abs() < 0.1 && (0.7..1.3).contains(&variance), "{mean} {variance}");
         let steps = noise.values().windows(2).map(|pair| (pair[0] - pair[1]).powi(2)).sum::<f32>() / 40_000.0;
         assert!(steps < 0.3 * variance, "{steps}");
+    }
+
+    #[test]
+    fn a_value_between_pixels_is_their_mix() {
+        let canvas = Canvas::new(4, 4.0, |x, y| x + 10.0 * y);
+        assert!((canvas.at(2.2, 1.7) - 19.2).abs() < 1e-4 && canvas.at(-5.0, 9.0) > 34.0);
     }
 
     #[test]

@@ -33,7 +33,7 @@ use serde::{Deserialize, Serialize};
 use nocebo_core::{Domain, Label, Samples, Seed};
 
 use super::canvas::{Canvas, Node, round_edge, smooth_step};
-use super::{chance, normal, uniform};
+use super::{Drawing, Modality, Order, Storage, chance, normal, uniform};
 use crate::{DataError, Dataset};
 
 /// Width and height of the picture in cm.
@@ -52,6 +52,24 @@ const SCATTER_WIDTH: f32 = 3.5;
 const QUANTA: f32 = 6.0e6;
 /// Pictures are computed with at least this many pixels a side.
 const FINEST_SIDE: usize = 112;
+
+pub(super) const MODALITY: Modality = Modality {
+    name: "chest-xray",
+    about: "frontal chest radiograph, with opacities in the lungs",
+    classes: &ChestXray::CLASS_NAMES,
+    size: 64,
+    difficulty: 0.5,
+    storage: Storage::Dicom { modality: "CR", window: [127.5, 255.0], field: Some(FIELD) },
+    domain: |size| Domain::grey_levels(&[1, size, size], 255.0),
+    draw,
+};
+
+fn draw(order: &Order) -> Drawing {
+    let (size, difficulty, prevalence) = (order.size, order.difficulty, order.class as f32);
+    let phantom = ChestXray(ChestXrayConfig { size, difficulty, prevalence, pictures_per_patient: 1 });
+    let ChestXraySample { pixels, mask, .. } = phantom.sample(order.seed, order.index);
+    Drawing { values: pixels, mask }
+}
 
 /// Settings of [`ChestXray`].
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
