@@ -65,7 +65,7 @@ fn phantoms_are_listed_written_and_trained_on() {
         assert!(out.contains("test accuracy"), "{out}");
     }
     let attacked =
-        "attack --model ppg.onnx --data ppg --attack fgsm --threat linf:0.01NU --samples 3 --seed 1 --out adversarial";
+        "attack --model ppg.onnx --data ppg --attack fgsm --threat linf:0.01 --samples 3 --seed 1 --out adversarial";
     succeed(folder.path(), attacked);
     assert!(folder.path().join("adversarial/labels.csv").is_file());
     let (code, _, error) = nocebo(folder.path(), "phantom x-ray --out x");
@@ -735,7 +735,7 @@ fn init_writes_a_recipe_that_runs() {
     assert!(recipe.contains("budgets = [\"linf:0.5,1,2,4,8,64\"]"), "{recipe}");
     assert_eq!(nocebo(path, "init --model m.onnx --data phantoms.npz").0, 2, "nothing is written over");
     // Comments that hold a setting hold a valid one.
-    let quick = recipe.replace("\"standard\"", "\"quick\"").replace("samples = 0 ", "samples = 4 ");
+    let quick = recipe.replace("\"standard\"", "\"quick\"").replace("\nsamples = 0 ", "\nsamples = 4 ");
     let quick = quick.replace("# \"robust", "\"robust").replace(">= 0.5\"", ">= 0.0\"").replace("# query", "query");
     let quick =
         quick.replace("# finding", "finding").replace("# channel", "channel").replace("# class_names", "class_names");
