@@ -809,3 +809,93 @@ fn two_audits_are_compared_sample_by_sample() {
     assert!(fs::read_to_string(path.join("both.html")).unwrap().contains("<article"));
     assert_eq!(nocebo(path, "compare m nothing").0, 3);
 }
+
+/// Lines that a process prints until one has this in it.
+fn line_with(output: impl std::io::Read, wanted: &str) -> String {
+    let mut lines = std::io::BufRead::lines(std::io::BufReader::new(output)).map(Result::unwrap);
+    lines.find(|line| line.contains(wanted)).unwrap()
+}
+
+#[test]
+fn a_finished_audit_is_viewed_and_keeps_samples_only_when_asked() {
+    use std::io::{Read, Write};
+    let folder = trained();
+    let path = folder.path();
+    let audit = "audit --model m.onnx --data phantoms.npz --threat linf:4 --attacks fgsm --out";
+    succeed(path, &format!("{audit} plain"));
+    succeed(path, &format!("{audit} kept --keep-samples 3"));
+    assert_eq!(records(path, "plain"), records(path, "kept"));
+    assert!(path.join("kept/samples.npy").is_file() && !path.join("plain/samples.npy").exists());
+    let (shape, clean) = npy::read(&path.join("kept/samples.npy"), 10_000).unwrap();
+    assert_eq!(shape, [3, 1, 28, 28]);
+    let (code, _, error) = nocebo(path, &format!("{audit} x --keep-samples 3 --include-images 0"));
+    assert!(code == 2 && error.contains("keep_samples") && !path.join("x/samples.npy").exists(), "{code} {error}");
+    assert_eq!(nocebo(path, "view nothing").0, 3);
+
+    let mut viewer = std::process::Command::new(env!("CARGO_BIN_EXE_nocebo"))
+        .current_dir(path)
+        .args(["view", "plain", "kept"])
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let line = line_with(viewer.stdout.take().unwrap(), "http://127.0.0.1:");
+    let host = line.split('/').nth(2).unwrap().to_owned();
+    let get = |page: &str| {
+        let mut stream = std::net::TcpStream::connect(&host).unwrap();
+        write!(stream, "GET {page} HTTP/1.1\r\nHost: {host}\r\n\r\n").unwrap();
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).unwrap();
+        let at = answer.windows(4).position(|four| four == b"\r\n\r\n").unwrap();
+        (String::from_utf8_lossy(&answer[..at]).into_owned(), answer[at + 4..].to_vec())
+    };
+    let (head, page) = get("/");
+    assert!(head.starts_with("HTTP/1.1 200") && page.starts_with(b"<!DOCTYPE html>"), "{head}");
+    let (_, runs) = get("/runs.json");
+    let runs: serde_json::Value = serde_json::from_slice(&runs).unwrap();
+    assert_eq!((&runs[0]["name"], &runs[1]["name"]), (&"plain".into(), &"kept".into()));
+    let sample = runs[1]["samples"].as_array().unwrap().iter().find(|sample| sample["kept"] == true).unwrap();
+    let values = get(&format!("/run/1/clean/{}", sample["index"])).1;
+    let first: Vec<u8> = clean.iter().take(784).flat_map(|value| value.to_le_bytes()).collect();
+    assert_eq!(values, first);
+    let (_, report) = get("/run/0/report.html");
+    assert_eq!(report, fs::read(path.join("plain/report.html")).unwrap());
+    for missing in ["/run/0/clean/0", "/run/1/../../m.onnx", "/run/9/report.html", "/kept/samples.npy"] {
+        assert!(get(missing).0.starts_with("HTTP/1.1 404"), "{missing}");
+    }
+    viewer.kill().unwrap();
+    viewer.wait().unwrap();
+}
+
+#[test]
+fn a_folder_in_use_by_another_process_is_left_alone() {
+    let folder = trained();
+    let path = folder.path();
+    let audit = "audit --model m.onnx --data phantoms.npz --threat linf:4 --attacks fgsm --out results";
+    fs::create_dir(path.join("results")).unwrap();
+    let lock = fs::File::create(path.join("results/audit.lock")).unwrap();
+    lock.lock().unwrap();
+    let (code, _, error) = nocebo(path, audit);
+    assert!(code == 2 && error.contains("in use by another audit"), "{code} {error}");
+    assert_eq!(fs::read_dir(path.join("results")).unwrap().count(), 1);
+    drop(lock);
+    succeed(path, audit);
+}
+
+#[cfg(unix)]
+#[test]
+fn a_file_that_does_not_fit_ends_with_4_and_the_audit_continues_once_there_is_room() {
+    let folder = trained();
+    let path = folder.path();
+    let audit = "audit --model m.onnx --data phantoms.npz --threat linf:2,4,8 --attacks fgsm,bim --out";
+    succeed(path, &format!("{audit} whole"));
+    // No file may grow beyond 16 blocks: as on a full disk, writes fail in the middle, here without a disk to fill.
+    let limited = format!("trap '' XFSZ; ulimit -f 16; exec {} {audit} full", env!("CARGO_BIN_EXE_nocebo"));
+    let output = Command::new("sh").current_dir(path).args(["-c", &limited]).output().unwrap();
+    let error = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.code() == Some(4) && error.contains("free some space"), "{:?} {error}", output.status);
+    assert!(error.contains("finished cells are kept") && !path.join("full/audit.json").exists(), "{error}");
+    let left = fs::read_dir(path.join("full")).unwrap().map(|entry| entry.unwrap().path());
+    assert!(left.into_iter().all(|path| path.extension().is_none_or(|extension| extension != "part")));
+    succeed(path, &format!("{audit} full"));
+    assert_eq!(records(path, "full"), records(path, "whole"));
+}

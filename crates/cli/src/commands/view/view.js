@@ -461,7 +461,6 @@ async function start() {
   for (const id of ["class", "attack", "budget", "outcome", "kept"]) at(id).addEventListener("change", () => showList());
   at("difference-budget").addEventListener("change", showDifferences);
   for (const id of ["blend", "slice", "amplification"]) at(id).addEventListener("input", draw);
-  at("filters").addEventListener("submit", (event) => event.preventDefault());
 }
 
 start();
