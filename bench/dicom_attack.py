@@ -2,7 +2,7 @@
 
     bench/.venv/bin/python bench/dicom_attack.py target/release/nocebo ../shared/data/dicom-pydicom/test_files/CT_small.dcm
 
-The images are the given one with noise, half of them with a disc of 15 HU; patients have names. pydicom opens every copy; the
+The images are the given one with noise, half of them with a disc of 60 HU; patients have names. pydicom opens every copy; the
 change is a whole number of stored steps of at most 10 HU; no copy names a patient or shares an identifier with its source; and
 the program, run again on the copies as they are stored, finds as many of them wrong as it said.
 """
@@ -26,7 +26,7 @@ for at in range(40):
     image = pydicom.dcmread(source)
     y, x = np.mgrid[: image.Rows, : image.Columns]
     disc = (y - image.Rows // 2) ** 2 + (x - image.Columns // 2) ** 2 < (image.Rows // 5) ** 2
-    values = image.pixel_array + generator.integers(-8, 9, disc.shape) + 15 * disc * (at % 2)
+    values = image.pixel_array + generator.integers(-8, 9, disc.shape) + 60 * disc * (at % 2)
     image.PixelData = values.astype(image.pixel_array.dtype).tobytes()
     image.PatientID, image.PatientName = f"CANARY-{at // 2}", "CANARY^JANE"
     image.SOPInstanceUID = image.file_meta.MediaStorageSOPInstanceUID = generate_uid()
@@ -39,7 +39,7 @@ def run(*arguments):
     return subprocess.run([nocebo, *arguments], cwd=folder, check=True, capture_output=True, text=True)
 
 
-run("train", "--data", "ct", "--architecture", "mlp", "--epochs", "6", "--batch-size", "8", "--seed", "1", "--out", "m.onnx")
+run("train", "--data", "ct", "--architecture", "mlp", "--epochs", "20", "--batch-size", "8", "--seed", "1", "--out", "m.onnx")
 attack = ("attack", "--model", "m.onnx", "--split", "train", "--seed", "1", "--quiet")
 said = run(*attack, "--data", "ct", "--attack", "pgd(steps=10)", "--threat", "linf:10HU", "--out", "adversarial").stdout
 samples = json.loads((folder / "adversarial/attack.json").read_text())["samples"]
@@ -51,7 +51,8 @@ for sample in samples:
     steps = after.pixel_array.astype(int) - before.pixel_array.astype(int)
     assert (after.RescaleSlope, after.RescaleIntercept) == (before.RescaleSlope, before.RescaleIntercept)
     change = np.abs(steps * float(after.RescaleSlope)).max()
-    assert 0 < change <= 10, change
+    # A sample that was wrong already stays as it is.
+    assert change <= 10 and (change > 0 or sample["wrong_before"]), change
     greatest = max(greatest, change)
     assert b"CANARY" not in path.read_bytes()
     for name in ("SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID"):

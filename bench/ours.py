@@ -88,6 +88,14 @@ def samples(model, data, count, folder):
     return path, x[chosen], torch.from_numpy(labels[chosen])
 
 
+def subset_of(path, rows, folder):
+    """An archive whose test part is some samples of that of another."""
+    arrays = dict(np.load(path))
+    part = folder / Path(path).name
+    np.savez(part, **{key: values[rows] if key.startswith("test_") else values for key, values in arrays.items()})
+    return part
+
+
 def spelled(name, settings):
     """An attack as it is typed: `pgd(steps=20)`."""
     def flat(prefix, entry):

@@ -3,8 +3,11 @@
 import sys
 import types
 
+import numpy as np
 import torch
 
+# ART's GeoDA asks for what NumPy 2 no longer has.
+np.mat = np.asmatrix
 # adversarial-library imports a plotting client that its attacks do not need.
 sys.modules.setdefault("visdom", types.ModuleType("visdom"))
 

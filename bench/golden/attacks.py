@@ -45,15 +45,16 @@ def foolbox_run(attack, epsilon=None):
     return run
 
 
-def torchattacks_run(make, log_odds=False, targeted=False):
+def torchattacks_run(make, log_odds=False, targeted=False, least_likely=False):
     def run(network, x, label, target):
+        target = network.network(x).argmin(1) if least_likely else target
         loss = torch.nn.CrossEntropyLoss
         torch.nn.CrossEntropyLoss = LogOdds if log_odds else loss
         try:
             attack = make(network)
-            if targeted:
+            if targeted or least_likely:
                 attack.set_mode_targeted_by_label(quiet=True)
-            return attack(x.clone(), target if targeted else label)
+            return attack(x.clone(), target if targeted or least_likely else label)
         finally:
             torch.nn.CrossEntropyLoss = loss
 
@@ -90,6 +91,12 @@ STOPS = "nocebo stops at the first point that reaches the goal"
 ENTRIES = [
     ("fgm_l2", FB, f"L2FastGradientAttack(random_start=False), epsilon={EPSILON_L2}",
      foolbox_run(fb.L2FastGradientAttack(random_start=False), EPSILON_L2), "fgsm", {}, "l2", EPSILON_L2, ("result", 1e-5), []),
+    ("one_step_target", TA, f"FGSM(eps={EPSILON}), targeted at the least likely class",
+     torchattacks_run(lambda n: torchattacks.FGSM(n, eps=EPSILON), least_likely=True),
+     "one-step-target", {"target_class": "least_likely"}, "linf", EPSILON, ("result", 1e-6), []),
+    ("illc", TA, f"BIM(eps={EPSILON}, alpha={STEP}, steps=12), targeted at the least likely class",
+     torchattacks_run(lambda n: torchattacks.BIM(n, eps=EPSILON, alpha=STEP, steps=12), least_likely=True),
+     "illc", {"step_fraction": STEP, "steps": 12}, "linf", EPSILON, ("path", 1e-5), [STOPS]),
     ("bim", TA, f"BIM(eps={EPSILON}, alpha={STEP}, steps=12)",
      torchattacks_run(lambda n: torchattacks.BIM(n, eps=EPSILON, alpha=STEP, steps=12)),
      "bim", {"step_fraction": STEP, "steps": 12}, "linf", EPSILON, ("path", 1e-5), [STOPS]),
@@ -150,6 +157,10 @@ ENTRIES = [
                               regularization=0.01, decision_rule="L1", abort_early=False)),
      "ead", {"search_steps": 4, "steps": 100, "step_size": 0.02, "initial_constant": 0.5, "l1_weight": 0.01,
              "decision_rule": "l1", "abort_early": False}, "l1", None, ("nearer", 1e-3), ["nocebo clips y to the bounds"]),
+    ("carlini_wagner_linf", AL, "carlini_wagner_linf(learning_rate=0.01, max_iterations=60, initial_const=0.05, largest_const=20, "
+     "const_factor=2, decrease_factor=0.9, abort_early=True)",
+     adv_lib_run(adv_lib.attacks.carlini_wagner_linf, learning_rate=0.01, max_iterations=60, initial_const=0.05),
+     "carlini-wagner-linf", {"learning_rate": 0.01, "steps": 60, "initial_constant": 0.05}, "linf", None, ("path", 1e-3), []),
     ("ddn", FB, "DDNAttack(init_epsilon=1, steps=40, gamma=0.05)",
      foolbox_run(fb.DDNAttack(init_epsilon=1.0, steps=40, gamma=0.05)),
      "ddn", {"steps": 40, "quantise": False}, "l2", None, ("path", 1e-3), []),
@@ -176,6 +187,10 @@ ENTRIES = [
       for name, norm in [("l0", 0), ("l1", 1), ("l2", 2), ("linf", INFINITY)]],
     *[(f"fab_{name}", AL, f"fab(norm={norm}, n_iter=20, α_max=0.1, β=0.9, η=1.05)",
        adv_lib_run(adv_lib.attacks.fab, norm=norm, n_iter=20), "fab", {"steps": 20}, name, None, ("path", 1e-3), [])
+      for name, norm in [("l1", 1), ("l2", 2), ("linf", INFINITY)]],
+    *[(f"fab_t_{name}", AL, f"fab(norm={norm}, n_iter=20, targeted_restarts=True, restarts=3, α_max=0.1, β=0.9, η=1.05)",
+       adv_lib_run(adv_lib.attacks.fab, norm=norm, n_iter=20, targeted_restarts=True, restarts=3),
+       "fab-t", {"target_classes": 3, "fab": {"steps": 20}}, name, None, ("path", 1e-3), [])
       for name, norm in [("l1", 1), ("l2", 2), ("linf", INFINITY)]],
     ("sigma_zero", AL, "sigma_zero(num_steps=60, η_0=1, σ=0.001, τ_0=0.3, τ_factor=0.01, grad_norm=inf)",
      adv_lib_run(adv_lib.attacks.sigma_zero, num_steps=60), "sigma-zero", {"steps": 60}, "l0", None, ("path", 1e-3), []),

@@ -12,8 +12,9 @@ use crate::cell::{Cell, Clean};
 use crate::digest::sha256;
 use crate::evaluate::{self, Observer, RunTime, Skipped};
 use crate::findings::{Evidence, Finding, Status, findings};
-use crate::folder::{AuditFolder, JUNIT, MARKDOWN, MODEL_CARD, RECORDS, REPORT, RESOLVED, SUMMARY};
+use crate::folder::{AuditFolder, JUNIT, KEPT, KEPT_CLEAN, MARKDOWN, MODEL_CARD, RECORDS, REPORT, RESOLVED, SUMMARY};
 use crate::gate::{Gate, GateResult};
+use crate::kept::{self, KeptRun, KeptSamples};
 use crate::metrics::{DecisionMetrics, LeastChanges, Subgroup, Subjects, ThreatResult};
 use crate::outputs;
 use crate::probe::{probe, probe_afterwards};
@@ -238,7 +239,10 @@ pub fn run(request: AuditRequest<'_>, folder: &Path, observer: &dyn Observer) ->
     if let Some(recipe) = &request.provenance.recipe {
         folder.write(RESOLVED, recipe.as_bytes())?;
     }
-    let evaluation = carry_out(&checked, Some(&folder), observer)?;
+    if request.settings.keep_samples == 0 {
+        folder.keep_only_points_of(&BTreeSet::new())?;
+    }
+    let (evaluation, runs) = carry_out(&checked, Some(&folder), observer)?;
     let entry =
         ReportEntry { name: &request.provenance.model, audit: &evaluation.audit, examples: &evaluation.examples };
     let html = report::html(&[entry])?;
@@ -252,8 +256,22 @@ pub fn run(request: AuditRequest<'_>, folder: &Path, observer: &dyn Observer) ->
     folder.write(JUNIT, outputs::junit(audit).as_bytes())?;
     folder.write(MARKDOWN, outputs::markdown(audit).as_bytes())?;
     folder.write(MODEL_CARD, &card)?;
+    keep(&checked, &folder, runs)?;
     folder.write(SUMMARY, &json)?;
     Ok(evaluation)
+}
+
+/// Writes the clean samples that are kept and the list of all that is.
+fn keep(checked: &Checked<'_>, folder: &AuditFolder, runs: Vec<KeptRun>) -> Result<(), AuditError> {
+    let positions: Vec<usize> = (0..checked.kept.len()).filter(|&position| checked.kept[position]).collect();
+    if positions.is_empty() {
+        return Ok(());
+    }
+    let clean = checked.request.data.samples.select(&positions);
+    let kept = KeptSamples { samples: clean.indices().to_vec(), shape: clean.shape().to_vec(), runs };
+    folder.keep_only_points_of(&kept.runs.iter().flat_map(|run| &run.parts).map(|part| part.id.as_str()).collect())?;
+    folder.write(KEPT_CLEAN, &kept::encode(&clean))?;
+    folder.write(KEPT, &serde_json::to_vec(&kept).map_err(AuditError::encode("list of kept samples"))?)
 }
 
 /// Carries out an audit in memory.
@@ -262,7 +280,7 @@ pub fn run(request: AuditRequest<'_>, folder: &Path, observer: &dyn Observer) ->
 ///
 /// As [`run`], but for the folder.
 pub fn evaluate(request: AuditRequest<'_>, observer: &dyn Observer) -> Result<Evaluation, AuditError> {
-    carry_out(&Checked::new(request)?, None, observer)
+    carry_out(&Checked::new(request)?, None, observer).map(|(evaluation, _)| evaluation)
 }
 
 impl Audit {
@@ -308,7 +326,7 @@ fn carry_out(
     checked: &Checked<'_>,
     folder: Option<&AuditFolder>,
     observer: &dyn Observer,
-) -> Result<Evaluation, AuditError> {
+) -> Result<(Evaluation, Vec<KeptRun>), AuditError> {
     let start = Instant::now();
     let AuditRequest { model, data, attacks, settings, provenance } = checked.request;
     let spec = model.spec();
@@ -390,7 +408,7 @@ fn carry_out(
         run: RunSettings { batch_size: settings.batch_size, include_images: settings.include_images },
         timings: Timings { total_seconds: start.elapsed().as_secs_f64(), runs: grid.times },
     };
-    Ok(Evaluation { audit, clean, cells: grid.cells, records, examples })
+    Ok((Evaluation { audit, clean, cells: grid.cells, records, examples }, grid.kept))
 }
 
 fn data_summary(checked: &Checked<'_>, clean: &Clean) -> DataSummary {
@@ -620,6 +638,28 @@ mod tests {
         assert_eq!(read, found.cells);
         let html = report::html(&[ReportEntry { name: "m", audit, examples: &[] }]).unwrap();
         assert!(html.contains("Dice") && html.contains("outside"));
+    }
+
+    #[test]
+    fn the_protocol_for_masks_brings_down_what_can_be() {
+        let mut data = toy::data(&[0.0; 2]);
+        data.samples.values_mut().copy_from_slice(&[100.0, 100.0, 150.0, 150.0, 126.0, 127.0, 130.0, 131.0]);
+        data.labels = vec![Label::Mask(vec![0, 0, 1, 1]); 2];
+        let plan = crate::Protocol::Standard.plan(&toy::segmentation(), AuditGoal::Untargeted, &[Norm::Linf]).unwrap();
+        let entry = |section: &crate::recipe::AttackSection| {
+            let attack = nocebo_attacks::build(&section.name, section.settings.clone()).unwrap();
+            let settings = serde_json::to_value(&section.settings).unwrap();
+            let mut entry = AttackEntry::new(section.label(), settings, attack);
+            entry.cascade = section.cascade;
+            entry
+        };
+        let attacks: Vec<AttackEntry> = plan.attacks.iter().map(entry).collect();
+        let found = audit_of(&toy::Pixels::new(), &data, &attacks, &toy::settings(&[1.0, 5.0, 40.0])).unwrap();
+        let standing: Vec<u64> =
+            found.audit.threats.iter().map(|threat| threat.worst_case.robust_accuracy.hits).collect();
+        assert_eq!(standing, [2, 1, 0]);
+        let names: Vec<&str> = found.audit.threats[0].cells.iter().map(|cell| cell.attack.as_str()).collect();
+        assert_eq!(names, ["fgsm", "apgd-ce", "apgd-margin", "apgd-dice", "square", "noise"]);
     }
 
     #[test]
@@ -1028,6 +1068,39 @@ mod tests {
     }
 
     #[test]
+    fn a_cascade_goes_on_until_the_stored_input_falls_too() {
+        // The least change goes a quarter level beyond 128, which storing undoes for class 0; a whole step does not.
+        let mut attacks =
+            [ToyAttack::entry("least", Behaviour::LeastChange), ToyAttack::entry("fgsm", Behaviour::SignSteps(1))];
+        attacks[1].cascade = true;
+        let audited = |attacks: &[AttackEntry], epsilons: &[f32]| {
+            audit_of(&Mean::new(), &toy::ten(), attacks, &toy::settings(epsilons)).unwrap().audit.threats
+        };
+        let figures = |threats: &[ThreatResult]| -> Vec<(u64, u64)> {
+            let worst = threats.iter().map(|threat| &threat.worst_case);
+            worst.map(|worst| (worst.robust_accuracy.hits, worst.robust_accuracy_stored.hits)).collect()
+        };
+        assert_eq!(figures(&audited(&attacks[..1], &[2.0, 4.0, 40.0])), [(6, 7), (4, 6), (0, 4)]);
+        let both = audited(&attacks, &[2.0, 4.0, 40.0]);
+        assert_eq!(figures(&both), [(6, 6), (4, 4), (0, 0)]);
+        // At 2 the least change fells two, one of them for good; seven are attacked again, and one falls once more.
+        let fgsm = &both[0].cells[1];
+        assert_eq!((fgsm.attacked, hits(fgsm.attack_success_rate), fgsm.cascaded), (7, (1, 7), true));
+        assert_eq!(hits(fgsm.robust_accuracy_stored), (6, 10));
+        // Half a level cannot be stored: nothing is attacked in vain.
+        let mut halves = toy::data(&[128.0, 128.0]);
+        halves.samples.values_mut()[3] = 129.0;
+        halves.samples.values_mut()[7] = 127.0;
+        halves.labels[0] = Label::Class(1);
+        let mut attacks = toy::attacks();
+        attacks[1].cascade = true;
+        let found = audit_of(&Mean::new(), &halves, &attacks, &toy::settings(&[0.5])).unwrap();
+        let worst = &found.audit.threats[0].worst_case;
+        assert_eq!((worst.robust_accuracy.hits, worst.robust_accuracy_stored.hits), (0, 2));
+        assert_eq!(found.audit.threats[0].cells[1].attacked, 0);
+    }
+
+    #[test]
     fn areas_subgroups_and_patients_are_counted_clean_and_under_attack() {
         let mut data = toy::ten();
         data.patients = Some((0..10).map(|at| format!("patient {}", at / 2)).collect());
@@ -1098,6 +1171,77 @@ mod tests {
             [(101, 2.0, "normal", "pneumonia"), (104, 2.0, "pneumonia", "normal"), (100, 4.0, "normal", "pneumonia"),]
         );
         assert_eq!(found.examples[0].pair.row(1), [129.0; 4]);
+    }
+
+    #[test]
+    fn kept_samples_change_no_record_come_back_and_go_when_they_are_not_wanted() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut attacks = toy::attacks();
+        attacks.push(ToyAttack::entry("least", Behaviour::LeastChange));
+        let (model, data, provenance) = (Mean::new(), toy::ten(), toy::provenance());
+        let audited = |keep_samples: usize, stop: usize| {
+            let settings =
+                AuditSettings { include_images: 1, keep_samples, batch_size: 3, ..toy::settings(&[2.0, 4.0]) };
+            let request = request(&model, &data, &attacks, &settings, &provenance);
+            run(request, folder.path(), &StopAt(stop, AtomicUsize::new(0))).map(|_| files(folder.path()))
+        };
+        let points = || {
+            let cells = fs::read_dir(folder.path().join("cells")).unwrap().map(|entry| entry.unwrap().path());
+            cells.filter(|path| path.extension().is_some_and(|extension| extension == "npy")).count()
+        };
+        let plain = audited(0, usize::MAX).unwrap();
+        assert_eq!((points(), KeptSamples::read(folder.path()).unwrap()), (0, None));
+        // Cells without the points that are now wanted are computed again; one stopped on the way continues.
+        assert!(audited(4, 20).is_err());
+        assert_eq!(audited(4, usize::MAX).unwrap(), plain);
+        // Labels in turn: 100, 101 of class 0, 104, 105 of class 1, of which 104 is wrong and never attacked.
+        let kept = KeptSamples::read(folder.path()).unwrap().unwrap();
+        assert_eq!((&kept.samples[..], points()), (&[100, 101, 104, 105][..], 7));
+        let floats = |bytes: Option<Vec<u8>>| {
+            let bytes = bytes?;
+            Some(bytes.chunks(4).map(|four| f32::from_le_bytes(four.try_into().unwrap())).collect::<Vec<_>>())
+        };
+        let clean = |sample| floats(kept.clean(folder.path(), sample).unwrap());
+        assert_eq!((clean(101), clean(105), clean(102)), (Some(vec![125.0; 4]), Some(vec![129.0; 4]), None));
+        let point = |attack, epsilon, sample| {
+            floats(kept.perturbed(folder.path(), (attack, Norm::Linf, epsilon), sample).unwrap())
+        };
+        assert_eq!(point("fgsm", 4.0, 101), Some(vec![129.0; 4]));
+        assert_eq!(point("fgsm", 2.0, 105), Some(vec![127.0; 4]));
+        // The least change is one run for every budget.
+        assert_eq!(
+            (point("least", 2.0, 101), point("least", 4.0, 101)),
+            (Some(vec![128.25; 4]), Some(vec![128.25; 4]))
+        );
+        assert_eq!((point("fgsm", 2.0, 104), point("fgsm", 8.0, 100), point("x", 2.0, 100)), (None, None, None));
+
+        let seen = crate::Browse::open(folder.path(), "run").unwrap();
+        let flags: Vec<_> = seen.page.samples[..6].iter().map(|sample| (sample.standing, sample.kept)).collect();
+        assert_eq!(flags, [(true, true), (true, true), (true, false), (true, false), (false, true), (true, true)]);
+        let fgsm = &seen.page.cells[0];
+        assert_eq!(
+            (fgsm.attack.as_str(), fgsm.rows[0].as_ref().unwrap().fell, fgsm.rows[4].is_none()),
+            ("fgsm", true, true)
+        );
+        assert_eq!(seen.page.headline, Some(1));
+        assert_eq!(floats(seen.perturbed(1, 101).unwrap()), Some(vec![129.0; 4]));
+        assert_eq!(seen.perturbed(99, 101).unwrap(), None);
+
+        // A file that is not what the list says is refused.
+        fs::write(folder.path().join("samples.npy"), [0; 200]).unwrap();
+        assert!(matches!(kept.clean(folder.path(), 101), Err(AuditError::Corrupt { .. })));
+        let list = fs::read_to_string(folder.path().join("samples.json")).unwrap();
+        let outside = list.replace(&kept.runs[0].parts[0].id, "../../../../../../../../../../../../x");
+        fs::write(folder.path().join("samples.json"), outside).unwrap();
+        assert!(matches!(KeptSamples::read(folder.path()), Err(AuditError::Corrupt { .. })));
+
+        assert_eq!(audited(1, usize::MAX).unwrap(), plain);
+        assert_eq!((KeptSamples::read(folder.path()).unwrap().unwrap().samples, points()), (vec![100], 7));
+        assert_eq!(audited(0, usize::MAX).unwrap(), plain);
+        assert_eq!((points(), folder.path().join("samples.npy").exists()), (0, false));
+        let settings = AuditSettings { keep_samples: 1, ..toy::settings(&[2.0]) };
+        let error = evaluate(request(&model, &data, &attacks, &settings, &provenance), &()).unwrap_err();
+        assert!(error.to_string().starts_with("keep_samples: expected 0 where include_images is 0"), "{error}");
     }
 
     #[test]

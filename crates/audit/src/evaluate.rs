@@ -13,6 +13,7 @@ use serde::Serialize;
 use crate::cell::{Attacked, Cell, Clean, NORMS, Trace, in_brief, overlaps};
 use crate::digest::{sha256, sha256_of_data};
 use crate::folder::AuditFolder;
+use crate::kept::{KeptPart, KeptRun};
 use crate::records::{self, RecordSubjects};
 use crate::request::{AttackEntry, AuditGoal, Checked, InputFile, LearnedFrom, Method, Threat};
 use crate::watch::{Watched, was_stopped};
@@ -176,6 +177,8 @@ pub struct RunTime {
 pub(crate) struct Grid {
     pub(crate) cells: Vec<Cell>,
     pub(crate) times: Vec<RunTime>,
+    /// Where the folder keeps what attacks made of the samples kept.
+    pub(crate) kept: Vec<KeptRun>,
 }
 
 /// The model on the clean samples, as logits and as decisions.
@@ -243,7 +246,7 @@ pub(crate) fn evaluate(
     observer: &dyn Observer,
 ) -> Result<Grid, AuditError> {
     let identity = Identity::new(checked, outputs);
-    let mut grid = Grid { cells: Vec::new(), times: Vec::new() };
+    let mut grid = Grid { cells: Vec::new(), times: Vec::new(), kept: Vec::new() };
     for (index, run) in runs.iter().enumerate() {
         let (total, name) = (runs.len(), run.name());
         let stopped = || {
@@ -253,10 +256,23 @@ pub(crate) fn evaluate(
         if observer.stop() {
             return Err(stopped());
         }
-        let positions = if run.entry.cascade { still_standing(run, clean, &grid.cells) } else { clean.attacked() };
+        let positions = if run.entry.cascade {
+            still_standing(run, &checked.request.data.domain, clean, &grid.cells)
+        } else {
+            clean.attacked()
+        };
         let mut parts = Vec::new();
         for positions in positions.chunks(PART) {
             parts.push(Part::find(&identity, run, positions, clean, folder)?);
+        }
+        let kept = parts.iter().filter(|part| part.kept(checked).next().is_some()).map(|part| KeptPart {
+            id: part.id.clone(),
+            samples: part.kept(checked).map(|row| checked.sample(part.positions[row])).collect(),
+        });
+        let kept = kept.collect::<Vec<_>>();
+        if !kept.is_empty() {
+            let (attack, epsilons) = (run.entry.name.clone(), run.judged.clone());
+            grid.kept.push(KeptRun { attack, norm: run.norm, epsilons, parts: kept });
         }
         let restored = folder.is_some() && parts.iter().all(|part| part.done.is_some());
         if !restored {
@@ -291,11 +307,25 @@ pub(crate) fn evaluate(
     Ok(grid)
 }
 
-/// Samples that no earlier attack brought down at the budget of this run or a smaller one of its norm.
-fn still_standing(run: &Run<'_>, clean: &Clean, cells: &[Cell]) -> Vec<usize> {
+/// Samples that no earlier attack brought down at the budget of this run or a smaller one of its norm, both as computed and
+/// as stored: one whose point falls only until it is rounded is attacked again, so that its stored figure is that of all
+/// attacks too. Where no change that a file can hold fits into the budget, that would be in vain.
+fn still_standing(run: &Run<'_>, domain: &Domain, clean: &Clean, cells: &[Cell]) -> Vec<usize> {
     let earlier: Vec<&Cell> =
         cells.iter().filter(|cell| !cell.control && cell.norm == run.norm && cell.epsilon <= run.epsilon).collect();
-    clean.attacked().into_iter().filter(|&position| !earlier.iter().any(|cell| cell.fell(position))).collect()
+    let storable = storable(domain, run.norm, run.epsilon);
+    let fell = |position: usize, of: fn(&Attacked) -> bool| {
+        earlier.iter().any(|cell| cell.rows[position].as_ref().is_some_and(of))
+    };
+    let done = |position: usize| fell(position, Attacked::fell) && (!storable || fell(position, Attacked::fell_stored));
+    clean.attacked().into_iter().filter(|&position| !done(position)).collect()
+}
+
+/// Whether the budget allows any change that a file can hold: the least storage step of an element that may change.
+fn storable(domain: &Domain, norm: Norm, epsilon: f32) -> bool {
+    let steps = domain.resolution().iter().enumerate().filter(|(element, _)| domain.is_mutable(*element));
+    let least = steps.map(|(_, step)| *step).fold(f32::INFINITY, f32::min);
+    if norm == Norm::L0 { epsilon >= 1.0 } else { epsilon >= least }
 }
 
 /// Some of the samples of a run: what is computed, and kept, at a time.
@@ -314,12 +344,15 @@ impl<'a> Part<'a> {
         clean: &Clean,
         folder: Option<&AuditFolder>,
     ) -> Result<Self, AuditError> {
-        let id = identity.of(run, positions)?;
-        let Some((bytes, seconds)) = folder.map(|folder| folder.read_cell(&id)).transpose()?.flatten() else {
-            return Ok(Self { positions, id, done: None });
-        };
+        let part = Self { positions, id: identity.of(run, positions)?, done: None };
+        let Some(folder) = folder else { return Ok(part) };
+        let (kept, shape) = (part.kept(identity.checked).count(), identity.checked.request.data.samples.shape());
+        if kept > 0 && !folder.keeps_points(&part.id, kept, shape) {
+            return Ok(part);
+        }
+        let Some((bytes, seconds)) = folder.read_cell(&part.id)? else { return Ok(part) };
         let corrupt = |got: String| AuditError::Corrupt {
-            path: format!("{id}.parquet").into(),
+            path: format!("{}.parquet", part.id).into(),
             expected: format!("records of {}; remove the file to have them made again", run.name()),
             got,
         };
@@ -331,10 +364,15 @@ impl<'a> Part<'a> {
                 && cell.rows.iter().zip(positions).all(|(row, &at)| row.is_some() == clean.standing[at])
         };
         if cells.len() == run.judged.len() && cells.iter().all(fits) {
-            Ok(Self { positions, id, done: Some((cells, seconds)) })
+            Ok(Self { done: Some((cells, seconds)), ..part })
         } else {
             Err(corrupt("other records".to_owned()))
         }
+    }
+
+    /// Rows of the part that are kept.
+    fn kept(&self, checked: &Checked<'_>) -> impl Iterator<Item = usize> {
+        (0..self.positions.len()).filter(|&row| checked.kept[self.positions[row]])
     }
 
     /// Attacks the samples of the part, unless that is done, and keeps the records.
@@ -350,21 +388,30 @@ impl<'a> Part<'a> {
             return Ok(done);
         }
         let start = Instant::now();
-        let batches: Vec<Result<Vec<Vec<Attacked>>, Error>> = self
+        let batches: Vec<Result<Returned, Error>> = self
             .positions
             .par_chunks(checked.request.settings.batch_size)
             .map(|positions| attack(checked, run, positions, observer))
             .collect();
         let seconds = start.elapsed().as_secs_f64();
         let mut cells: Vec<Cell> = run.judged.iter().map(|&epsilon| run.cell(epsilon, Vec::new())).collect();
+        let mut points = checked.request.data.samples.select(self.positions);
+        let mut place = 0;
         for batch in batches {
-            for row in batch.map_err(|source| run.failed(source))? {
-                for (cell, attacked) in cells.iter_mut().zip(row) {
+            let (rows, returned) = batch.map_err(|source| run.failed(source))?;
+            for (row, judged) in rows.into_iter().enumerate() {
+                points.copy_row(place, &returned, row);
+                place += 1;
+                for (cell, attacked) in cells.iter_mut().zip(judged) {
                     cell.rows.push(Some(attacked));
                 }
             }
         }
         if let Some(folder) = folder {
+            let kept: Vec<usize> = self.kept(checked).collect();
+            if !kept.is_empty() {
+                folder.write_points(&self.id, &points.select(&kept))?;
+            }
             let (data, clean) = (checked.request.data.select(self.positions), clean.select(self.positions));
             let labels: Vec<Label> = self.positions.iter().map(|&at| checked.labels[at].clone()).collect();
             let subjects = RecordSubjects { data: &data, labels: &labels, clean: &clean };
@@ -439,7 +486,10 @@ impl<'a> Identity<'a> {
     }
 }
 
-/// For each sample the judgement at each budget of the run.
+/// For each sample its judgement at each budget, and the points.
+pub(crate) type Returned = (Vec<Vec<Attacked>>, Samples);
+
+/// For each sample the judgement at each budget of the run, and the points returned.
 ///
 /// Where a number is not finite the samples are attacked one by one, so that one of them cannot spoil its neighbours;
 /// the one itself counts as fallen.
@@ -448,7 +498,7 @@ pub(crate) fn attack(
     run: &Run<'_>,
     positions: &[usize],
     observer: &dyn Observer,
-) -> Result<Vec<Vec<Attacked>>, Error> {
+) -> Result<Returned, Error> {
     let AuditRequest { model, data, settings, .. } = checked.request;
     let inputs = data.samples.select(positions);
     let goal = checked.goal.select(positions);
@@ -456,10 +506,19 @@ pub(crate) fn attack(
     let watched = Watched::new(model, &inputs, &goal, &threat, observer)?;
     let outcome = match run.attack(checked)?.run(&watched, &inputs, &goal, &threat, settings.seed) {
         Err(Error::NonFinite { .. }) if positions.len() > 1 => {
-            let singles = positions.iter().map(|&position| attack(checked, run, &[position], observer));
-            return Ok(singles.collect::<Result<Vec<_>, _>>()?.into_iter().flatten().collect());
+            let (mut judged, mut points) = (Vec::new(), inputs.clone());
+            for (row, &position) in positions.iter().enumerate() {
+                let (single, point) = attack(checked, run, &[position], observer)?;
+                judged.extend(single);
+                points.copy_row(row, &point, 0);
+            }
+            return Ok((judged, points));
         }
-        Err(Error::NonFinite { .. }) => return Ok(vec![vec![broken(watched.finish().remove(0)); run.judged.len()]]),
+        Err(Error::NonFinite { .. }) => {
+            let mut nowhere = inputs.clone();
+            nowhere.values_mut().fill(f32::NAN);
+            return Ok((vec![vec![broken(watched.finish().remove(0)); run.judged.len()]], nowhere));
+        }
         outcome => outcome?,
     };
     let returned = (outcome.perturbed_inputs.len(), outcome.success.len(), outcome.queries.len());
@@ -467,7 +526,8 @@ pub(crate) fn attack(
         let expected = format!("{} perturbed inputs, flags and query counts", inputs.len());
         return Err(Error::mismatch("outcome of the attack", expected, format!("{returned:?}")));
     }
-    recheck(checked, run, (positions, &inputs), &goal, &outcome, watched.finish())
+    let judged = recheck(checked, run, (positions, &inputs), &goal, &outcome, watched.finish())?;
+    Ok((judged, outcome.perturbed_inputs))
 }
 
 /// A sample on which model and attack could not compute.
@@ -534,7 +594,7 @@ fn recheck(
     let mut former: Option<(Samples, Outputs)> = None;
     for (place, &epsilon) in run.judged.iter().enumerate() {
         let threat = run.threat(&data.domain, epsilon, settings.query_limit)?;
-        let (base, stored) = as_stored(&threat, inputs, &points);
+        let (base, stored) = threat.as_stored(inputs, &points);
         let answers = match former.take().filter(|(samples, _)| *samples == stored) {
             Some((_, outputs)) => outputs,
             None if stored == points => outputs.clone(),
@@ -555,32 +615,6 @@ fn recheck(
         former = Some((stored, answers));
     }
     Ok(rows)
-}
-
-/// Clean samples and perturbed points as a file would hold them.
-///
-/// A value is stored as the nearest that can be. Where that would carry the perturbed input out of the threat model
-/// (half a grey level stored as a whole one), every change is cut towards the clean value instead: a budget below the
-/// storage step leaves nothing.
-pub fn as_stored(threat: &ThreatModel, inputs: &Samples, points: &Samples) -> (Samples, Samples) {
-    let domain = threat.domain();
-    let (mut base, mut stored) = (inputs.clone(), points.clone());
-    for row in 0..inputs.len() {
-        domain.store(base.row_mut(row));
-        domain.store(stored.row_mut(row));
-        if threat.allows(base.row(row), stored.row(row)) {
-            continue;
-        }
-        let (clean, point) = (inputs.row(row), points.row(row));
-        for (element, value) in stored.row_mut(row).iter_mut().enumerate() {
-            let step = domain.resolution()[element];
-            let change = f64::from(point[element]) - f64::from(clean[element]);
-            let kept = if step > 0.0 { (change / f64::from(step)).trunc() * f64::from(step) } else { change };
-            *value = (f64::from(base.row(row)[element]) + kept) as f32;
-        }
-        domain.store(stored.row_mut(row));
-    }
-    (base, stored)
 }
 
 /// Share of the samples for which the most frequent label is right: for masks that of the most frequent class everywhere.
@@ -607,7 +641,7 @@ mod tests {
     fn stored(norm: Norm, epsilon: f32, clean: [f32; 4], point: [f32; 4]) -> (Vec<f32>, Vec<f32>) {
         let samples = |values: [f32; 4]| Samples::new(values.to_vec(), &toy::SHAPE).unwrap();
         let threat = ThreatModel::new(norm, epsilon, toy::domain()).unwrap();
-        let (base, stored) = as_stored(&threat, &samples(clean), &samples(point));
+        let (base, stored) = threat.as_stored(&samples(clean), &samples(point));
         (base.values().to_vec(), stored.values().to_vec())
     }
 
@@ -626,6 +660,17 @@ mod tests {
     fn a_clean_sample_between_two_levels_is_stored_too() {
         let (base, stored) = stored(Norm::Linf, 2.0, [100.4; 4], [102.4, 98.4, 100.4, 102.3]);
         assert_eq!((base, stored), (vec![100.0; 4], vec![102.0, 98.0, 100.0, 102.0]));
+    }
+
+    #[test]
+    fn a_budget_below_the_least_step_leaves_nothing_to_store() {
+        let of = |norm, epsilon| storable(&toy::domain(), norm, epsilon);
+        assert_eq!([0.5, 0.99, 1.0, 2.0].map(|epsilon| of(Norm::Linf, epsilon)), [false, false, true, true]);
+        assert_eq!(
+            [(Norm::L2, 0.9), (Norm::L1, 1.0), (Norm::L0, 0.0), (Norm::L0, 1.0)]
+                .map(|(norm, epsilon)| of(norm, epsilon)),
+            [false, true, false, true]
+        );
     }
 
     #[test]

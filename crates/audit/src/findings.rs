@@ -729,16 +729,18 @@ fn attacks_converged(evidence: &Evidence<'_>) -> Verdict {
 }
 
 fn survives_storage(evidence: &Evidence<'_>) -> Verdict {
-    let (mut fallen, mut stored) = (0, 0);
-    for cell in evidence.threats.iter().flat_map(|threat| &threat.cells).filter(|cell| !cell.control) {
-        fallen += cell.attack_success_rate.hits;
-        stored += cell.attack_success_rate_stored.hits;
-    }
+    let attacked = evidence.clean.attacked().len() as u64;
+    let worst = || evidence.threats.iter().map(|threat| &threat.worst_case);
+    let fallen: u64 = worst().map(|worst| attacked - worst.robust_accuracy.hits).sum();
+    let stored: u64 = worst().map(|worst| attacked - worst.robust_accuracy_stored.hits).sum();
     if fallen == 0 {
         return Verdict::NotApplicable("nothing fell");
     }
     let share = stored as f64 / fallen as f64;
-    Verdict::unless(share < 0.5, format!("{stored} of {fallen} successes remain after storage"))
+    Verdict::unless(
+        share < 0.5,
+        format!("{stored} of {fallen} samples brought down stay so after storage, over all budgets"),
+    )
 }
 
 fn white_box<'a>(evidence: &'a Evidence<'_>) -> impl Iterator<Item = &'a Cell> {
@@ -975,7 +977,10 @@ mod tests {
         data.labels[0] = Label::Class(1);
         let found = found(&Mean::new(), &data, &toy::attacks(), &toy::settings(&[0.5]));
         let storage = found.iter().find(|finding| finding.id == "survives_storage").unwrap();
-        assert_eq!((storage.status, storage.detail.as_str()), (Status::Fail, "0 of 4 successes remain after storage"));
+        assert_eq!(
+            (storage.status, storage.detail.as_str()),
+            (Status::Fail, "0 of 2 samples brought down stay so after storage, over all budgets")
+        );
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! audit.lock          marks the folder and is locked while an audit writes
 //! resolved.toml       the recipe with every default filled in
 //! cells/<id>.parquet  records of some samples of a cell, and cells/<id>.json: their digest and the seconds they took
+//! samples.npy, samples.json, cells/<id>.npy: samples, where they are kept (kept.rs)
 //! records.parquet     all cells; made when every cell is finished
 //! report.html, summary.md, junit.xml, model.cdx.json
 //! audit.json          written last: its presence says that the audit is complete
@@ -12,18 +13,22 @@
 //! Every file is written under a temporary name, flushed to the disk, renamed, and the folder flushed, so a reader sees
 //! the old file or the new one. A cell counts as finished when its digest agrees; otherwise it is computed again.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io::ErrorKind;
+use std::io::{ErrorKind, Read};
 use std::path::{Path, PathBuf};
 
+use nocebo_core::Samples;
 use nocebo_core::file::{TEMPORARY, check_writable, write_file};
 use serde::{Deserialize, Serialize};
 
-use crate::AuditError;
 use crate::digest::sha256;
+use crate::{AuditError, kept};
 
 const LOCK: &str = "audit.lock";
-const CELLS: &str = "cells";
+pub(crate) const CELLS: &str = "cells";
+/// Extension of the samples of a part that are kept.
+const POINTS: &str = "npy";
 
 /// Name of the records of all cells.
 pub const RECORDS: &str = "records.parquet";
@@ -37,6 +42,10 @@ pub const MARKDOWN: &str = "summary.md";
 pub const MODEL_CARD: &str = "model.cdx.json";
 /// Name of the recipe with every default filled in.
 pub const RESOLVED: &str = "resolved.toml";
+/// Name of the clean samples that are kept.
+pub const KEPT_CLEAN: &str = "samples.npy";
+/// Name of the list of samples that are kept.
+pub const KEPT: &str = "samples.json";
 /// Name of the summary, which is written last.
 pub const SUMMARY: &str = "audit.json";
 
@@ -90,7 +99,7 @@ impl AuditFolder {
         let folder = Self { path: path.to_owned(), lock };
         let cells = path.join(CELLS);
         fs::create_dir_all(&cells).map_err(AuditError::write(&cells))?;
-        for name in [SUMMARY, REPORT, RECORDS, JUNIT, MARKDOWN, MODEL_CARD] {
+        for name in [SUMMARY, REPORT, RECORDS, JUNIT, MARKDOWN, MODEL_CARD, KEPT, KEPT_CLEAN] {
             remove(&path.join(name))?;
         }
         for place in [path, &cells] {
@@ -145,6 +154,36 @@ impl AuditFolder {
         let cells = self.path.join(CELLS);
         write(&cells.join(format!("{id}.parquet")), records)?;
         write(&cells.join(format!("{id}.json")), &seal)
+    }
+
+    /// Whether the points of a part are kept as so many samples of this shape.
+    pub(crate) fn keeps_points(&self, id: &str, rows: usize, shape: &[usize]) -> bool {
+        let mut start = Vec::new();
+        let expected = kept::header(rows, shape);
+        File::open(self.points(id)).and_then(|file| file.take(expected.len() as u64).read_to_end(&mut start)).is_ok()
+            && start == expected
+    }
+
+    /// Keeps the points of a part.
+    pub(crate) fn write_points(&self, id: &str, points: &Samples) -> Result<(), AuditError> {
+        write(&self.points(id), &kept::encode(points))
+    }
+
+    /// Removes all points but those of these parts.
+    pub(crate) fn keep_only_points_of(&self, ids: &BTreeSet<&str>) -> Result<(), AuditError> {
+        let cells = self.path.join(CELLS);
+        for entry in fs::read_dir(&cells).map_err(AuditError::read(&cells))? {
+            let path = entry.map_err(AuditError::read(&cells))?.path();
+            let id = path.file_stem().unwrap_or_default().to_string_lossy();
+            if path.extension().is_some_and(|extension| extension == POINTS) && !ids.contains(&*id) {
+                remove(&path)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn points(&self, id: &str) -> PathBuf {
+        self.path.join(CELLS).join(id).with_extension(POINTS)
     }
 }
 

@@ -5,6 +5,7 @@
 //! norm × epsilon, as Parquet), a report (one HTML file) and a summary (JSON). Gates turn the summary into pass or fail.
 
 pub mod audit;
+pub mod browse;
 pub mod cell;
 pub mod compare;
 pub mod error;
@@ -12,6 +13,7 @@ pub mod evaluate;
 pub mod findings;
 pub mod folder;
 pub mod gate;
+pub mod kept;
 pub mod metrics;
 pub mod protocol;
 pub mod rate;
@@ -34,14 +36,16 @@ mod toy;
 
 pub use auc::Auc;
 pub use audit::{Audit, Evaluation, Example, evaluate, run};
+pub use browse::Browse;
 pub use cell::{Attacked, Cell, Clean, in_brief};
 pub use compare::{Comparison, compare};
 pub use digest::{sha256_of_file, sha256_of_folder};
 pub use error::AuditError;
-pub use evaluate::{Event, Observer, as_stored};
+pub use evaluate::{Event, Observer};
 pub use findings::{Finding, Status};
 pub use folder::AuditFolder;
 pub use gate::{Gate, GateResult};
+pub use kept::KeptSamples;
 pub use metrics::{CellSummary, ClassOverlap, DecisionMetrics, ThreatResult, WorstCase};
 pub use protocol::{Plan, Protocol};
 pub use rate::Rate;

@@ -150,7 +150,7 @@ pub(crate) fn probe_afterwards(
         let batches: Vec<Result<Vec<bool>, Error>> = holding
             .par_chunks(settings.batch_size)
             .map(|positions| {
-                let rows = attack(checked, &run, positions, &())?;
+                let (rows, _) = attack(checked, &run, positions, &())?;
                 Ok(rows.iter().map(|row| row.iter().any(crate::Attacked::fell)).collect())
             })
             .collect();

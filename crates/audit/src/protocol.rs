@@ -12,17 +12,21 @@
 //! K = 2, logit   apgd-ce → apgd-margin → fab-t → square                                         variant
 //! findings       apgd-ce (all findings) → apgd-margin (nearest) → apgd-t (each) → fab-t → square  variant
 //! invent one     as K = 2: DLR needs a true class                                               variant
-//! L0             pgd → fmn → sigma-zero                                                         variant
+//! masks          apgd-ce → apgd-margin → apgd-dice → square                                     variant
+//! L0             pgd → fmn → sigma-zero (masks: pgd)                                            variant
 //! ```
 //!
 //! 100 steps for each gradient attack (and each of its targets), 1 restart, 5,000 queries for Square; in L1 5 restarts,
 //! 5 targets and radii of 3ε and 2ε first. The first attack runs on every sample at every budget, so that signs of masked
-//! gradients can be read off it; each later one runs on the samples that are still standing. Noise is the control, and
+//! gradients can be read off it; each later one runs on the samples that are still standing, as
+//! computed or as stored (where the budget allows a change that a file can hold): the original knows no storage, and stops
+//! at a point that rounding may undo. The figures as computed are the same either way. Noise is the control, and
 //! one-step FGSM runs on every sample: it can only lower the figure, and shows label leaking.
 //!
 //! Sources: Croce & Hein, ICML 2020, arXiv:2003.01690 (the cascade); Croce & Hein, ICML 2021, arXiv:2103.01208 (L1).
-//! The variants are ours: the original is undefined below four classes (targeted DLR) and knows no findings. There is no
-//! ordinal or regression task, and so no protocol for one.
+//! The variants are ours: the original is undefined below four classes (targeted DLR) and knows neither findings nor masks. For
+//! masks we follow Croce, Singh & Hein, ECCV 2024, arXiv:2306.12941 (SEA) in trying one loss after the other, with losses of
+//! our own; attacks that step to a decision boundary do not know masks. There is no ordinal or regression task, and so no protocol for one.
 
 use nocebo_core::{Norm, Task};
 use serde::{Deserialize, Serialize};
@@ -80,6 +84,9 @@ impl Protocol {
             Self::Standard => attacks.extend(cascade(head, 1)),
             Self::Thorough => {
                 attacks.extend(cascade(head, 5));
+                if head == Head::Masks {
+                    return Ok(self.finished(head, norms, attacks));
+                }
                 if head != Head::OneBoundary {
                     attacks.push(later("apgd-margin-5", "apgd", &SMOOTH_AND_L1, restarted("margin", 5)));
                 }
@@ -89,8 +96,13 @@ impl Protocol {
                 attacks.push(first("fmn", "fmn", &[Norm::L1, Norm::L2, Norm::Linf], toml::Table::new()));
             }
         }
+        Ok(self.finished(head, norms, attacks))
+    }
+
+    /// The plan of those attacks that work in one of the norms.
+    fn finished(self, head: Head, norms: &[Norm], mut attacks: Vec<AttackSection>) -> Plan {
         attacks.retain(|attack| attack.norms.as_ref().is_none_or(|of| of.iter().any(|norm| norms.contains(norm))));
-        Ok(Plan { title: self.title(head, norms), attacks })
+        Plan { title: self.title(head, norms), attacks }
     }
 
     fn title(self, head: Head, norms: &[Norm]) -> String {
@@ -102,6 +114,7 @@ impl Protocol {
             Head::Classes(classes) => format!("variant of AutoAttack for {classes} classes"),
             Head::OneBoundary => "variant of AutoAttack for one decision boundary".to_owned(),
             Head::Findings(_) => "variant of AutoAttack for several findings".to_owned(),
+            Head::Masks => "variant of AutoAttack for masks".to_owned(),
         };
         match self {
             Self::Quick => "quick look".to_owned(),
@@ -122,6 +135,8 @@ enum Head {
     OneBoundary,
     /// Several findings, any of which may change.
     Findings(usize),
+    /// One class a position.
+    Masks,
 }
 
 impl Head {
@@ -134,8 +149,9 @@ impl Head {
                 Ok(Self::Findings(thresholds.len()))
             }
             Task::MultiClass { .. } | Task::Binary { .. } | Task::MultiLabel { .. } => Ok(Self::OneBoundary),
+            Task::Segmentation(_) => Ok(Self::Masks),
             other => {
-                let expected = "a task of classes or findings; name the attacks instead";
+                let expected = "a task of classes, findings or masks; name the attacks instead";
                 Err(AuditError::invalid("protocol", expected, format!("{other:?}")))
             }
         }
@@ -146,7 +162,7 @@ impl Head {
         match self {
             Self::Classes(classes) => (classes - 1).min(9),
             Self::Findings(findings) => findings.min(9),
-            Self::OneBoundary => 1,
+            Self::OneBoundary | Self::Masks => 1,
         }
     }
 }
@@ -181,10 +197,18 @@ fn cascade(head: Head, restarts: i64) -> Vec<AttackSection> {
             both("apgd-t-margin", &targeted("margin", head.targets()));
         }
         Head::OneBoundary => both("apgd-margin", &|restarts| restarted("margin", restarts)),
+        Head::Masks => {
+            both("apgd-margin", &|restarts| restarted("margin", restarts));
+            both("apgd-dice", &|restarts| restarted("dice", restarts));
+        }
         Head::Findings(_) => {
             both("apgd-margin", &|restarts| restarted("margin", restarts));
             both("apgd-t-margin", &targeted("margin", head.targets()));
         }
+    }
+    if head == Head::Masks {
+        attacks.push(later("square", "square", &SMOOTH_AND_L1, toml::Table::new()));
+        return attacks;
     }
     let fab = |targets: usize| {
         let mut walk = toml::Table::new();
@@ -257,6 +281,11 @@ mod tests {
         lines.push(told(Protocol::Standard, ten, AuditGoal::Untargeted, Norm::L1));
         lines.push(told(Protocol::Standard, ten, AuditGoal::Untargeted, Norm::L0));
         lines.push(told(Protocol::Standard, ten, AuditGoal::FalsePositive { finding: 1 }, Norm::L2));
+        let masks = crate::toy::segmentation();
+        for norm in [Norm::Linf, Norm::L0] {
+            lines.push(told(Protocol::Standard, &masks, AuditGoal::Untargeted, norm));
+        }
+        lines.push(told(Protocol::Thorough, &masks, AuditGoal::FalseNegative { finding: 1 }, Norm::L2));
         lines.push(told(Protocol::Quick, ten, AuditGoal::Untargeted, Norm::Linf));
         lines.push(told(Protocol::Thorough, ten, AuditGoal::Untargeted, Norm::Linf));
         insta::assert_snapshot!(lines.join("\n"));

@@ -211,7 +211,8 @@ pub struct AttackSection {
     /// Its name in the results; by default the same.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub label: Option<String>,
-    /// Whether it runs only on samples that no earlier attack brought down at the same or a smaller budget.
+    /// Whether it runs only on samples that no earlier attack brought down, as computed and as stored, at the same or a
+    /// smaller budget.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub cascade: bool,
     /// Norms it runs in; by default all that it works in.
@@ -240,6 +241,8 @@ impl AttackSection {
 pub struct ReportSection {
     /// Samples shown with images; 0 keeps images of patients out of the report.
     pub include_images: usize,
+    /// Samples kept in the results, clean and as each attack returned them, for `nocebo view`; 0 where `include_images` is.
+    pub keep_samples: usize,
 }
 
 impl Recipe {

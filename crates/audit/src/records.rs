@@ -421,6 +421,50 @@ pub(crate) fn judged(bytes: Vec<u8>) -> Result<Judged, String> {
     read().map_err(|error| error.to_string())
 }
 
+/// A sample without an attack, as records hold it.
+#[derive(Debug)]
+pub(crate) struct RecordedSample {
+    pub(crate) index: u64,
+    pub(crate) patient: Option<String>,
+    pub(crate) label: Label,
+    pub(crate) decision: Label,
+    pub(crate) in_scope: bool,
+    /// In scope, and the goal not reached without an attack.
+    pub(crate) standing: bool,
+}
+
+/// The samples of records that [`encode`] made, in order.
+pub(crate) fn samples(bytes: Vec<u8>) -> Result<Vec<RecordedSample>, String> {
+    let read = || -> Result<Option<Vec<RecordedSample>>, ParquetError> {
+        let reader = SerializedFileReader::new(Bytes::from(bytes))?;
+        let mut samples: Vec<RecordedSample> = Vec::new();
+        for group in 0..reader.num_row_groups() {
+            let table = Table::read(reader.get_row_group(group)?.as_ref())?;
+            let sample = |row: usize| {
+                Some(RecordedSample {
+                    index: u64::try_from(table.integer("sample", row)?).ok()?,
+                    patient: table.text("patient", row).map(str::to_owned),
+                    label: table.label("label", row)?,
+                    decision: table.label("clean_decision", row)?,
+                    in_scope: table.flag("in_scope", row)?,
+                    standing: false,
+                })
+            };
+            if group == 0 {
+                let Some(found) = (0..table.rows).map(sample).collect() else { return Ok(None) };
+                samples = found;
+            }
+            // Of a cascade only the first attack is run on all of them.
+            for (row, sample) in samples.iter_mut().enumerate().take(table.rows) {
+                sample.standing |= table.flag("attacked", row).unwrap_or(false);
+            }
+        }
+        Ok(Some(samples))
+    };
+    let samples = read().map_err(|error| error.to_string())?;
+    samples.ok_or_else(|| "a column is missing or has another type".to_owned())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

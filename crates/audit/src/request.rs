@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::cell::in_brief;
 use crate::digest::sha256_of_data;
-use crate::{AuditError, Gate, epsilon};
+use crate::{AuditError, Gate, epsilon, kept};
 
 /// Name of the attack that is only a control: random noise of equal norm. It never counts in the worst case.
 pub const CONTROL: &str = "noise";
@@ -95,7 +95,8 @@ pub struct AttackEntry {
     /// Its resolved settings. They identify the cells of the attack: two settings that differ may not share a value.
     pub settings: serde_json::Value,
     pub(crate) method: Method,
-    /// Whether it runs only on samples that no earlier attack brought down at the same or a smaller budget of the norm.
+    /// Whether it runs only on samples that no earlier attack brought down, as computed and as stored, at the same or a
+    /// smaller budget of the norm.
     pub cascade: bool,
     /// Norms it runs in; none for all that it works in.
     pub norms: Option<Vec<Norm>>,
@@ -206,7 +207,7 @@ impl AuditGoal {
     }
 }
 
-/// Settings of an audit. All but `batch_size` and `include_images` decide the records.
+/// Settings of an audit. All but `batch_size`, `include_images` and `keep_samples` decide the records.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct AuditSettings {
@@ -231,6 +232,9 @@ pub struct AuditSettings {
     /// Examples with images in the report. 0 leaves patient images out.
     #[serde(default)]
     pub include_images: usize,
+    /// Samples kept in the folder, clean and as each attack returned them, for `nocebo view`; 0 where `include_images` is.
+    #[serde(default)]
+    pub keep_samples: usize,
     /// Conditions that the audit must meet.
     #[serde(default)]
     pub gates: Vec<Gate>,
@@ -260,6 +264,7 @@ impl AuditSettings {
             query_limit: None,
             batch_size: default_batch_size(),
             include_images: 0,
+            keep_samples: 0,
             gates: Vec::new(),
             protocol: None,
             channel: None,
@@ -353,6 +358,8 @@ pub(crate) struct Checked<'a> {
     pub(crate) labels: Vec<Label>,
     /// Whether the goal is about the sample.
     pub(crate) in_scope: Vec<bool>,
+    /// Whether the sample is kept.
+    pub(crate) kept: Vec<bool>,
     /// Class or finding that false negatives and false positives are counted for.
     pub(crate) finding: Option<usize>,
 }
@@ -399,6 +406,10 @@ impl<'a> Checked<'a> {
         if settings.batch_size == 0 {
             return Err(AuditError::invalid("batch size", "at least 1", 0));
         }
+        if settings.include_images == 0 && settings.keep_samples > 0 {
+            let expected = "0 where include_images is 0: samples are patient data";
+            return Err(AuditError::invalid("keep_samples", expected, settings.keep_samples));
+        }
         let mut names = BTreeSet::new();
         if let Some(entry) = attacks.iter().find(|entry| entry.name.is_empty() || !names.insert(&entry.name)) {
             return Err(AuditError::invalid("attack name", "not empty, each once", format!("`{}`", entry.name)));
@@ -425,7 +436,15 @@ impl<'a> Checked<'a> {
         for gate in &settings.gates {
             gate.check(&threats, data, finding)?;
         }
-        Ok(Self { request, threats, goal, labels, in_scope, finding })
+        let kept = kept::choose(&labels, &in_scope, settings.keep_samples);
+        Ok(Self { request, threats, goal, labels, in_scope, kept, finding })
+    }
+}
+
+impl Checked<'_> {
+    /// Index in the data set of a sample.
+    pub(crate) fn sample(&self, position: usize) -> u64 {
+        self.request.data.samples.indices()[position]
     }
 }
 

@@ -57,6 +57,8 @@ pub(crate) enum Command {
     Init(Init),
     /// Compare two audits of the same samples, sample by sample.
     Compare(Compare),
+    /// Show finished audits in a browser, sample by sample, from this machine to this machine.
+    View(View),
     /// Print the JSON Schema of the `audit.json` of an audit.
     Schema,
     /// Perturb samples and write them.
@@ -67,6 +69,8 @@ pub(crate) enum Command {
     Attacks(Attacks),
     /// Describe an ONNX model: inputs, task, operators, size, gradients, taps, metadata.
     Inspect(Inspect),
+    /// Describe a data set.
+    Data(Data),
     /// Run any ONNX model on arrays.
     Run(Run),
     /// Check that this machine and this build work.
@@ -177,7 +181,7 @@ pub(crate) enum OptimizerName {
 /// Arguments of `train`.
 #[derive(Args, Debug)]
 pub(crate) struct Train {
-    /// A MedMNIST-style .npz, a folder of images (DICOM too, or with masks), or a folder of WFDB records.
+    /// A MedMNIST-style .npz, a .csv table, or a folder of images (DICOM too, or with masks), volumes or WFDB records.
     #[arg(long)]
     pub(crate) data: PathBuf,
     #[command(flatten)]
@@ -215,7 +219,7 @@ pub(crate) enum HardenMethod {
 pub(crate) struct Harden {
     /// ONNX file to start from.
     pub(crate) model: PathBuf,
-    /// A MedMNIST-style .npz, a folder of images (DICOM too, or with masks), or a folder of WFDB records.
+    /// A MedMNIST-style .npz, a .csv table, or a folder of images (DICOM too, or with masks), volumes or WFDB records.
     #[arg(long)]
     pub(crate) data: PathBuf,
     #[command(flatten)]
@@ -306,7 +310,7 @@ pub(crate) struct Samples {
     /// ONNX file.
     #[arg(long)]
     pub(crate) model: PathBuf,
-    /// A MedMNIST-style .npz, a folder of images (DICOM too, or with masks), or a folder of WFDB records.
+    /// A MedMNIST-style .npz, a .csv table, or a folder of images (DICOM too, or with masks), volumes or WFDB records.
     #[arg(long)]
     pub(crate) data: PathBuf,
     #[command(flatten)]
@@ -323,13 +327,13 @@ pub(crate) struct Audit {
     /// Recipe (`nocebo init` writes one); what is audited then stands there and not in flags.
     #[arg(long, conflicts_with_all = [
         "model", "data", "split", "samples", "learn_from", "learning_samples", "threat", "goal", "finding", "protocol",
-        "attacks", "require", "group", "include_images", "unit", "bounds", "window",
+        "attacks", "require", "group", "include_images", "keep_samples", "unit", "bounds", "window",
     ])]
     pub(crate) recipe: Option<PathBuf>,
     /// ONNX file.
     #[arg(long, required_unless_present = "recipe")]
     pub(crate) model: Option<PathBuf>,
-    /// A MedMNIST-style .npz, or a folder of images.
+    /// A MedMNIST-style .npz, a .csv table, or a folder of images (DICOM too, or with masks), volumes or WFDB records.
     #[arg(long, required_unless_present = "recipe")]
     pub(crate) data: Option<PathBuf>,
     #[command(flatten)]
@@ -364,6 +368,9 @@ pub(crate) struct Audit {
     /// Images in the report: the most striking successes; 0 for a report without patient data.
     #[arg(long, default_value_t = 6)]
     pub(crate) include_images: usize,
+    /// Samples kept in the folder, clean and as every attack returned them, for `nocebo view`; they are patient data.
+    #[arg(long, default_value_t = 0)]
+    pub(crate) keep_samples: usize,
     /// Stop after this many minutes with exit code 4; the same command continues.
     #[arg(long)]
     pub(crate) max_minutes: Option<f64>,
@@ -400,7 +407,7 @@ pub(crate) struct Init {
     /// ONNX file.
     #[arg(long)]
     pub(crate) model: PathBuf,
-    /// A MedMNIST-style .npz, or a folder of images.
+    /// A MedMNIST-style .npz, a .csv table, or a folder of images (DICOM too, or with masks), volumes or WFDB records.
     #[arg(long)]
     pub(crate) data: PathBuf,
     /// Recipe to write; never over an existing file.
@@ -418,6 +425,17 @@ pub(crate) struct Compare {
     /// Also write a report on both to this HTML file.
     #[arg(long)]
     pub(crate) out: Option<PathBuf>,
+}
+
+/// Arguments of `view`.
+#[derive(Args, Debug)]
+pub(crate) struct View {
+    /// Folders of finished audits.
+    #[arg(required = true)]
+    pub(crate) results: Vec<PathBuf>,
+    /// Port on 127.0.0.1; 0 for one that is free.
+    #[arg(long, default_value_t = 0)]
+    pub(crate) port: u16,
 }
 
 /// Arguments of `attack`.
@@ -442,7 +460,7 @@ pub(crate) struct Transfer {
     /// ONNX files, separated by commas; two at least.
     #[arg(long, required = true, value_delimiter = ',')]
     pub(crate) models: Vec<PathBuf>,
-    /// A MedMNIST-style .npz, or a folder of images.
+    /// A MedMNIST-style .npz, a .csv table, or a folder of images (DICOM too, or with masks), volumes or WFDB records.
     #[arg(long)]
     pub(crate) data: PathBuf,
     #[command(flatten)]
@@ -488,6 +506,31 @@ pub(crate) struct Inspect {
     /// Print every node instead: `output: Operator(inputs; attributes)`.
     #[arg(long)]
     pub(crate) nodes: bool,
+}
+
+/// Arguments of `data`.
+#[derive(Args, Debug)]
+pub(crate) struct Data {
+    #[command(subcommand)]
+    pub(crate) inspect: InspectData,
+}
+
+/// What is done with a data set.
+#[derive(Debug, Subcommand)]
+pub(crate) enum InspectData {
+    /// Print shape, unit, bounds, classes, splits, patients (their number), statistics and problems of a data set.
+    Inspect {
+        /// Whatever `--data` of the other commands takes.
+        data: PathBuf,
+        /// Print JSON instead.
+        #[arg(long)]
+        json: bool,
+        /// Print the schema of a table instead, everything that was inferred included.
+        #[arg(long, conflicts_with = "json")]
+        schema: bool,
+        #[command(flatten)]
+        open: Opening,
+    },
 }
 
 /// Arguments of `run`.

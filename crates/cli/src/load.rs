@@ -10,7 +10,7 @@ use nocebo_core::{
     ThreatSpec,
 };
 use nocebo_data::{DataError, Dataset, OpenOptions, Split};
-use nocebo_engine::EngineModel;
+use nocebo_engine::{Engine, EngineModel};
 use nocebo_graph::{Device, Graph, GraphModel, onnx};
 
 use crate::arguments::{Draw, ExecutorName, Global, Opening, Samples, SplitName};
@@ -102,8 +102,11 @@ pub(crate) fn spec_for(data: &Dataset) -> ModelSpec {
 
 /// A graph with its spec: its own, or for a file from elsewhere what the data say.
 pub(crate) fn graph(path: &Path, data: &Dataset) -> Result<(Graph, ModelSpec), Failure> {
-    let graph = onnx::read(path).or_load()?;
+    let mut graph = onnx::read(path).or_load()?;
     let own = graph.spec().or_load()?;
+    if own.is_none() {
+        graph = in_values_of_the_file(graph, data)?;
+    }
     let spec = own.unwrap_or_else(|| spec_for(data));
     fits(path, &spec, data)?;
     Ok((graph, spec))
@@ -114,6 +117,7 @@ pub(crate) fn graph_of(section: &ModelSection, path: &Path, data: &Dataset) -> R
     let mut graph = onnx::read(path).or_load()?;
     let refuse = |what: String| Failure::usage(format!("{}: {what}", path.display()));
     let own = graph.spec().or_load()?;
+    let foreign = own.is_none();
     if own.is_some() && (section.task.is_some() || section.normalization.is_some()) {
         return Err(refuse("says its task and normalises by itself; leave `task` and `normalization` out".to_owned()));
     }
@@ -153,8 +157,21 @@ pub(crate) fn graph_of(section: &ModelSection, path: &Path, data: &Dataset) -> R
         }
         graph = graph.normalized(mean, standard_deviation).or_usage()?;
     }
+    if foreign {
+        graph = in_values_of_the_file(graph, data)?;
+    }
     fits(path, &spec, data)?;
     Ok((graph, spec))
+}
+
+/// A network from elsewhere takes the columns of a table as they stand in its file; samples have them in standard deviations.
+fn in_values_of_the_file(graph: Graph, data: &Dataset) -> Result<Graph, Failure> {
+    let columns = data.domain().columns();
+    if columns.is_empty() {
+        return Ok(graph);
+    }
+    let inverse: Vec<f32> = columns.iter().map(|column| (1.0 / column.scale) as f32).collect();
+    graph.normalized(&vec![0.0; columns.len()], &inverse).or_usage()
 }
 
 fn fits(path: &Path, spec: &ModelSpec, data: &Dataset) -> Result<(), Failure> {
@@ -165,6 +182,15 @@ fn fits(path: &Path, spec: &ModelSpec, data: &Dataset) -> Result<(), Failure> {
             spec.domain.shape(),
             data.source(),
             data.domain().shape()
+        );
+        return Err(Failure::usage(message));
+    }
+    if spec.domain.columns() != data.domain().columns() {
+        let message = format!(
+            "{}: takes a table with other columns or other standard deviations than `{}`; put the schema of its training \
+             table (`nocebo data inspect`) beside the data",
+            path.display(),
+            data.source()
         );
         return Err(Failure::usage(message));
     }
@@ -187,16 +213,24 @@ pub(crate) struct Loaded {
     pub(crate) executor: String,
 }
 
+/// How `--executor` wants networks planned.
+pub(crate) fn engine_options(global: &Global) -> nocebo_engine::Options {
+    nocebo_engine::Options { winograd: global.executor == ExecutorName::Engine, ..nocebo_engine::Options::default() }
+}
+
+/// The engine as it was asked for, with the instructions that it uses.
+pub(crate) fn engine_name(engine: &Engine, global: &Global) -> String {
+    let name = if global.executor == ExecutorName::Engine { "engine" } else { "engine-direct" };
+    format!("{name} ({})", engine.instruction_set())
+}
+
 /// A frozen network on the executor of `--executor`, or on Burn where the engine lacks one of its nodes.
 pub(crate) fn model(graph: Graph, spec: ModelSpec, global: &Global) -> Result<Loaded, Failure> {
     let device = device(global)?;
     if global.executor != ExecutorName::Burn {
-        let winograd = global.executor == ExecutorName::Engine;
-        let options = nocebo_engine::Options { winograd, ..nocebo_engine::Options::default() };
-        match EngineModel::new(graph.clone(), spec.clone(), options) {
+        match EngineModel::new(graph.clone(), spec.clone(), engine_options(global)) {
             Ok(model) => {
-                let executor =
-                    format!("{} ({})", if winograd { "engine" } else { "engine-direct" }, model.instruction_set());
+                let executor = engine_name(model.engine(), global);
                 return Ok(Loaded { model: Box::new(model), executor });
             }
             Err(nocebo_engine::Error::Unsupported(reason)) => {

@@ -38,6 +38,7 @@ fn run(command: Command, global: &Global) -> Result<(), Failure> {
         Command::Audit(audit) => commands::audit::run(&audit, global),
         Command::Init(init) => commands::init::run(&init, global),
         Command::Compare(compare) => commands::compare::run(&compare),
+        Command::View(view) => commands::view::run(&view),
         Command::Schema => {
             commands::schema::run();
             Ok(())
@@ -46,6 +47,7 @@ fn run(command: Command, global: &Global) -> Result<(), Failure> {
         Command::Transfer(transfer) => commands::transfer::run(&transfer, global),
         Command::Attacks(attacks) => commands::attacks::run(&attacks),
         Command::Inspect(inspect) => commands::inspect::run(&inspect),
+        Command::Data(data) => commands::data::run(&data, global),
         Command::Run(run) => commands::run::run(&run, global),
         Command::Doctor => commands::doctor::run(global),
     }

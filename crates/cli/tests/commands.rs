@@ -2,15 +2,16 @@
 
 #![expect(clippy::unwrap_used, reason = "a command that cannot be started is a failed test")]
 
+use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
 
 use assert_cmd::Command;
-use nocebo_core::{Domain, Label, Samples, Seed};
+use nocebo_core::{Domain, DomainConfig, Field, Label, Samples, Seed, Unit};
 use nocebo_data::formats::npy::{self, Array};
-use nocebo_data::formats::{npz, wfdb};
+use nocebo_data::formats::{nifti, npz, wfdb};
 use nocebo_data::phantoms::chest_xray::{ChestXray, ChestXrayConfig};
-use nocebo_data::{Dataset, Split};
+use nocebo_data::{Dataset, OpenOptions, Split};
 use nocebo_graph::operators::{Arithmetic, Operator, Unary};
 use nocebo_graph::{ElementType, Graph, Input, Node, Tensor, onnx};
 use tempfile::TempDir;
@@ -63,7 +64,8 @@ fn phantoms_are_listed_written_and_trained_on() {
         );
         assert!(out.contains("test accuracy"), "{out}");
     }
-    let attacked = "attack --model ppg.onnx --data ppg --attack fgsm --threat linf:0.01NU --samples 3 --seed 1 --out adversarial";
+    let attacked =
+        "attack --model ppg.onnx --data ppg --attack fgsm --threat linf:0.01NU --samples 3 --seed 1 --out adversarial";
     succeed(folder.path(), attacked);
     assert!(folder.path().join("adversarial/labels.csv").is_file());
     let (code, _, error) = nocebo(folder.path(), "phantom x-ray --out x");
@@ -111,7 +113,7 @@ fn attack_and_harden_write_what_they_say() {
     let folder = trained();
     let attack = "attack --model m.onnx --data phantoms.npz --attack pgd --threat linf:8 --samples 6 --out adversarial";
     let out = succeed(folder.path(), attack);
-    assert!(out.contains("after rounding"), "{out}");
+    assert!(out.contains("read back"), "{out}");
     let written = fs::read_to_string(folder.path().join("adversarial/attack.json")).unwrap();
     assert_eq!(written.matches("\"sample\"").count(), 6);
     assert!(folder.path().join("adversarial/labels.csv").is_file());
@@ -148,9 +150,14 @@ fn frozen_weights_stay_and_an_unknown_one_is_refused() {
 fn a_model_is_described() {
     let folder = trained();
     let shown = succeed(folder.path(), "inspect m.onnx");
-    for part in
-        ["float [batch, 1, 28, 28]", "one of 2 classes (logits)", "multiply-adds", "exact at every node", "nocebo.spec"]
-    {
+    for part in [
+        "float [batch, 1, 28, 28]",
+        "one of 2 classes (logits)",
+        "multiply-adds",
+        "exact at every node",
+        "computes every node",
+        "nocebo.spec",
+    ] {
         assert!(shown.contains(part), "{part}\n{shown}");
     }
     assert!(succeed(folder.path(), "inspect m.onnx --nodes").contains(": Gemm("));
@@ -223,6 +230,43 @@ fn arrays_of_any_type_are_run_and_values_that_would_change_are_refused() {
         let (code, _, error) = nocebo(path, &format!("run typed.onnx {inputs} --out x"));
         assert!(code == 2 && error.contains(mentions) && !path.join("x").exists(), "{error}");
     }
+}
+
+#[test]
+fn run_uses_the_executor_that_it_is_asked_for() {
+    let folder = trained();
+    let path = folder.path();
+    let values: Vec<u8> = (0..5 * 784).flat_map(|at| ((at * 37 % 256) as f32).to_le_bytes()).collect();
+    let array = Array { element: "float32", shape: vec![5, 1, 28, 28], bytes: values };
+    npy::write_array(&path.join("x.npy"), &array).unwrap();
+    let mut answers = Vec::new();
+    for (executor, name) in [("burn", "burn"), ("engine", "engine ("), ("engine-direct", "engine-direct (")] {
+        let run = format!("run m.onnx --input x.npy --gradient --executor {executor} --out {executor}");
+        let shown = succeed(path, &run);
+        assert!(shown.contains(&format!("computed by {name}")), "{shown}");
+        let mut files: Vec<_> = fs::read_dir(path.join(executor)).unwrap().map(|entry| entry.unwrap().path()).collect();
+        files.sort();
+        answers.push(files.iter().map(|file| npy::read_array(file, 9999).unwrap()).collect::<Vec<Array>>());
+    }
+    let floats = |array: &Array| -> Vec<f32> {
+        array.bytes.as_chunks().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect()
+    };
+    for other in &answers[1..] {
+        assert_eq!(other.len(), 2);
+        for (ours, burn) in other.iter().zip(&answers[0]) {
+            assert_eq!(ours.shape, burn.shape);
+            let scale = floats(burn).iter().fold(0.0f32, |scale, value| scale.max(value.abs()));
+            let close = |(a, b): (&f32, &f32)| (a - b).abs() <= 1e-5 * scale;
+            assert!(scale > 0.0 && floats(ours).iter().zip(&floats(burn)).all(close));
+        }
+    }
+    typed_model(&path.join("typed.onnx"));
+    npy::write_array(&path.join("p.npy"), &Array { element: "int64", shape: vec![1], bytes: vec![0; 8] }).unwrap();
+    npy::write_array(&path.join("m.npy"), &Array { element: "bool", shape: vec![1], bytes: vec![0] }).unwrap();
+    npy::write_array(&path.join("v.npy"), &Array { element: "float32", shape: vec![1], bytes: vec![0; 4] }).unwrap();
+    let run = "run typed.onnx --input p.npy --input m.npy --input v.npy --executor engine --out typed";
+    let (code, shown, error) = nocebo(path, run);
+    assert!(code == 0 && shown.contains("computed by burn") && error.contains("runs on the Burn executor"), "{error}");
 }
 
 #[test]
@@ -491,6 +535,140 @@ fn beats_are_trained_on_attacked_and_written_back_in_their_own_steps() {
     assert!(moved > 0);
     let text = fs::read_to_string(folder.path().join("adversarial/attack.json")).unwrap();
     assert!(text.contains("\"unit\": \"mV\""), "{text}");
+}
+
+#[test]
+fn a_table_is_attacked_in_its_own_steps_and_what_may_not_change_stays() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path();
+    let mut text = "patient;age;sex;glucose;pressure;part a;part b;label\r\n".to_owned();
+    for line in 0..240_u32 {
+        // Two classes that glucose and part a tell apart, with an overlap.
+        let (class, noise) = (line % 2, f64::from(line * 7919 % 101) / 100.0);
+        let glucose = 4.0 + 1.5 * f64::from(class) + 2.0 * noise;
+        let part = 20 + 15 * class + line * 31 % 20;
+        let (age, sex) = (40 + line % 37, if line % 3 == 0 { "f" } else { "\"m\"" });
+        let row = format!("p{line};{age};{sex};{glucose:.1};{};{part};{};{class}\r\n", 110 + line % 40, 100 - part);
+        text.push_str(&row.replace('.', ","));
+    }
+    fs::write(path.join("t.csv"), &text).unwrap();
+    let schema = "groups = ['sex']\nsums = [['part a', 'part b']]\n[column.glucose]\nunit = 'mmol/l'\nminimum = 3\nmaximum = 9\n\
+                  direction = 'decrease'\n";
+    fs::write(path.join("t.schema.toml"), schema).unwrap();
+    let out = succeed(path, "train --data t.csv --architecture mlp --epochs 20 --batch-size 16 --seed 1 --out m.onnx");
+    assert!(out.contains("test accuracy"), "{out}");
+    succeed(path, "attack --model m.onnx --data t.csv --attack pgd --threat linf:2sd --seed 1 --out adversarial");
+    let written = fs::read_to_string(path.join("adversarial/table.csv")).unwrap();
+    let attack: serde_json::Value =
+        serde_json::from_slice(&fs::read(path.join("adversarial/attack.json")).unwrap()).unwrap();
+    let (mut changed, mut fooled) = (0, 0);
+    let number = |cell: &str| cell.replace(',', ".").parse::<f64>().unwrap();
+    for (sample, line) in attack["samples"].as_array().unwrap().iter().zip(written.lines().skip(1)) {
+        let index = sample["sample"].as_u64().unwrap() as usize;
+        let (before, after): (Vec<&str>, Vec<&str>) =
+            (text.lines().nth(index + 1).unwrap().split(';').collect(), line.split(';').collect());
+        for fixed in [0, 1, 2, 7] {
+            assert_eq!(before[fixed], after[fixed], "{line}");
+        }
+        assert!(number(after[3]) <= number(before[3]) && number(after[3]) >= 3.0, "{line}");
+        assert!(after[3].len() <= 3 && after[4].parse::<u32>().is_ok(), "{line}");
+        assert_eq!(number(after[5]) + number(after[6]), 100.0, "{line}");
+        assert!(sample["distance_after_storage"].as_f64().unwrap() <= 2.000_01);
+        changed += usize::from(before != after);
+        fooled += usize::from(sample["success_after_storage"] == true && sample["wrong_before"] == false);
+    }
+    assert!(changed > 20 && fooled > 2, "{changed} {fooled}");
+    // The written table is data like any other: the model is wrong on it before any attack.
+    let again =
+        "attack --model m.onnx --data adversarial --attack noise --threat linf:0 --seed 1 --split train --out again";
+    let out = succeed(path, again);
+    assert!(!out.starts_with("0 samples") && !out.contains(" 0 wrong before"), "{out}");
+    succeed(
+        path,
+        "audit --model m.onnx --data t.csv --attacks fgsm --threat linf:0.5sd --group sex --seed 1 --out audit",
+    );
+    succeed(path, "harden m.onnx --data t.csv --threat linf:0.3 --epochs 1 --seed 1 --out h.onnx");
+    // Another standard deviation is another input.
+    fs::write(path.join("t.schema.toml"), format!("{schema}standard_deviation = 3\n")).unwrap();
+    let (code, _, error) = nocebo(path, "attack --model m.onnx --data t.csv --threat linf:1 --out no");
+    assert!(code == 2 && error.contains("other standard deviations"), "{error}");
+    // A network from elsewhere takes the values as they stand in the file: here class 0 where `b` is above 500.
+    fs::write(path.join("f.csv"), "a,b,label\n1,900,0\n2,100,1\n3,800,0\n4,300,1\n5,700,0\n6,200,1\n").unwrap();
+    let mut b = nocebo_graph::GraphBuilder::new("foreign", Seed(1));
+    let x = b.input("values", &[2]);
+    let x = b.linear("head", &x, (2, 2));
+    let mut graph = b.finish(&[&x]).unwrap();
+    for (name, values, shape) in
+        [("head.weight", vec![0.0, 1.0, 0.0, 0.0], vec![2, 2]), ("head.bias", vec![-500.0, 0.0], vec![2])]
+    {
+        assert!(graph.constants.contains_key(name), "{:?}", graph.constants.keys());
+        graph.constants.insert(name.to_owned(), std::sync::Arc::new(Tensor::floats(&shape, values).unwrap()));
+    }
+    onnx::write(&graph, &path.join("f.onnx")).unwrap();
+    let out =
+        succeed(path, "attack --model f.onnx --data f.csv --attack noise --threat linf:0 --split train --out foreign");
+    assert!(out.contains(", 0 wrong before"), "{out}");
+}
+
+#[test]
+fn volumes_are_attacked_in_their_own_steps_and_described() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path();
+    let mut table = "file,label,patient\n".to_owned();
+    fs::create_dir(path.join("ct")).unwrap();
+    for at in 0..40_usize {
+        // A bright corner in every other one, in steps of 2 HU.
+        let ill = at % 2 == 1;
+        let value = |voxel: usize| {
+            let noise = ((voxel * 7919 + at * 104_729) % 50) as f32 * 2.0;
+            noise - if ill && voxel < 16 { 20.0 } else { 60.0 }
+        };
+        let samples = Samples::new((0..4 * 4 * 4).map(value).collect(), &[1, 4, 4, 4]).unwrap();
+        let config = DomainConfig {
+            shape: vec![1, 4, 4, 4],
+            unit: Unit::Hounsfield,
+            lower: Field::Uniform(-1024.0),
+            upper: Field::Uniform(3070.0),
+            resolution: Field::Uniform(2.0),
+            region: None,
+        };
+        let volume = nifti::Volume::new(samples.clone(), config.try_into().unwrap(), [2.0, 1.0, 1.0]).unwrap();
+        nifti::write(&path.join(format!("ct/{at:02}.nii.gz")), &volume, &samples).unwrap();
+        writeln!(table, "{at:02}.nii.gz,{},CANARY{at}", if ill { "ill" } else { "well" }).unwrap();
+    }
+    fs::write(path.join("ct/labels.csv"), table).unwrap();
+    let shown = succeed(path, "data inspect ct --unit HU --seed 1");
+    for expected in ["volumes (NIfTI", "[1, 4, 4, 4]", "HU, in steps of 2", "8 samples, 8 patient(s)", "none found"] {
+        assert!(shown.contains(expected), "{expected} in\n{shown}");
+    }
+    let json = succeed(path, "data inspect ct --json --unit HU --seed 1");
+    let read: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_eq!((read["unit"].as_str(), read["splits"][2]["samples"].as_u64()), (Some("HU"), Some(8)));
+    assert!(!shown.contains("CANARY") && !json.contains("CANARY"));
+    assert_eq!(nocebo(path, "data inspect absent").0, 3);
+    assert_eq!(nocebo(path, "data inspect ct --schema").0, 2);
+
+    succeed(path, "train --data ct --unit HU --architecture mlp --epochs 20 --batch-size 8 --seed 1 --out m.onnx");
+    succeed(
+        path,
+        "attack --model m.onnx --data ct --unit HU --attack pgd --threat linf:10HU --seed 1 --out adversarial",
+    );
+    let attack: serde_json::Value =
+        serde_json::from_slice(&fs::read(path.join("adversarial/attack.json")).unwrap()).unwrap();
+    let read = |file: &Path| nifti::read(file, &OpenOptions::default()).unwrap();
+    let mut fooled = 0;
+    for sample in attack["samples"].as_array().unwrap() {
+        let index = sample["sample"].as_u64().unwrap();
+        let clean = read(&path.join(format!("ct/{index:02}.nii.gz")));
+        let written = read(&path.join(format!("adversarial/{index:06}.nii.gz")));
+        assert_eq!((written.spacing(), written.affine()), (clean.spacing(), clean.affine()));
+        for (one, other) in clean.samples().values().iter().zip(written.samples().values()) {
+            let steps = (one - other) / 2.0;
+            assert!(steps.fract() == 0.0 && steps.abs() <= 5.0, "{one} {other}");
+        }
+        fooled += usize::from(sample["success_after_storage"] == true && sample["wrong_before"] == false);
+    }
+    assert!(fooled > 0, "{attack}");
 }
 
 fn records(folder: &Path, out: &str) -> Vec<u8> {

@@ -1,5 +1,7 @@
 //! What the numbers of a sample mean: bounds, unit, storage step, and where a change is allowed.
 
+use std::collections::BTreeSet;
+
 use serde::{Deserialize, Serialize};
 
 use crate::{Error, Samples};
@@ -69,6 +71,37 @@ impl Unit {
     }
 }
 
+/// A column of a table, which is one channel of a sample: its values there are divided by `scale`.
+///
+/// One epsilon then means the same for every column, and no attack needs to know of columns.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Column {
+    /// Its name; of a category, with the value that it stands for.
+    pub name: String,
+    /// Unit of the values in the file; empty where there is none.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub unit: String,
+    /// How much in the file is 1 in a sample: the standard deviation of a number, 1 for a category; above 0.
+    pub scale: f64,
+    /// The only way in which it may change.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub direction: Option<Direction>,
+    /// Columns of one number have a constant sum, in the file; they share their step there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sum: Option<usize>,
+}
+
+/// The only way in which a value may change.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Direction {
+    /// It may only grow.
+    Increase,
+    /// It may only fall.
+    Decrease,
+}
+
 /// Bounds, unit, storage step and region of interest of the samples of one data set.
 ///
 /// ```
@@ -78,9 +111,10 @@ impl Unit {
 /// # Ok::<(), nocebo_core::Error>(())
 /// ```
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
-#[serde(try_from = "DomainConfig", into = "DomainConfig")]
+#[serde(try_from = "Described", into = "Described")]
 pub struct Domain {
     config: DomainConfig,
+    columns: Vec<Column>,
     lower: Vec<f32>,
     upper: Vec<f32>,
     resolution: Vec<f32>,
@@ -126,13 +160,39 @@ impl TryFrom<DomainConfig> for Domain {
         {
             return Err(Error::mismatch("elements of the region of interest", lower.len(), region.len()));
         }
-        Ok(Self { config, lower, upper, resolution })
+        Ok(Self { config, columns: Vec::new(), lower, upper, resolution })
     }
 }
 
-impl From<Domain> for DomainConfig {
+/// A domain with its columns, where it has any, in one table.
+#[derive(Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+struct Described {
+    shape: Vec<usize>,
+    unit: Unit,
+    lower: Field<f32>,
+    upper: Field<f32>,
+    resolution: Field<f32>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    region: Option<Vec<bool>>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    columns: Vec<Column>,
+}
+
+impl TryFrom<Described> for Domain {
+    type Error = Error;
+
+    fn try_from(described: Described) -> Result<Self, Error> {
+        let Described { shape, unit, lower, upper, resolution, region, columns } = described;
+        let domain = Self::try_from(DomainConfig { shape, unit, lower, upper, resolution, region })?;
+        if columns.is_empty() { Ok(domain) } else { domain.with_columns(columns) }
+    }
+}
+
+impl From<Domain> for Described {
     fn from(domain: Domain) -> Self {
-        domain.config
+        let DomainConfig { shape, unit, lower, upper, resolution, region } = domain.config;
+        Self { shape, unit, lower, upper, resolution, region, columns: domain.columns }
     }
 }
 
@@ -194,6 +254,22 @@ impl Domain {
         self.config.region.as_ref().is_none_or(|region| region[element])
     }
 
+    /// What the channels are, for a table; else nothing.
+    pub fn columns(&self) -> &[Column] {
+        &self.columns
+    }
+
+    /// Least and greatest value that an element with this clean value may be given.
+    pub fn allowed(&self, element: usize, clean: f32) -> (f32, f32) {
+        let (lower, upper) = (self.lower[element], self.upper[element]);
+        match self.columns.get(element).and_then(|column| column.direction) {
+            _ if !self.is_mutable(element) => (clean, clean),
+            Some(Direction::Increase) => (clean, upper),
+            Some(Direction::Decrease) => (lower, clean),
+            None => (lower, upper),
+        }
+    }
+
     /// The greatest distance between the bounds of an element.
     pub fn range(&self) -> f32 {
         self.lower.iter().zip(&self.upper).map(|(low, high)| high - low).fold(0.0, f32::max)
@@ -205,7 +281,43 @@ impl Domain {
     ///
     /// When the mask does not have one entry an element.
     pub fn with_region(&self, region: Vec<bool>) -> Result<Self, Error> {
-        DomainConfig { region: Some(region), ..self.config.clone() }.try_into()
+        let domain = Self::try_from(DomainConfig { region: Some(region), ..self.config.clone() })?;
+        Ok(Self { columns: self.columns.clone(), ..domain })
+    }
+
+    /// The same domain as that of a table with these columns.
+    ///
+    /// # Errors
+    ///
+    /// When samples are not flat with one value a column, a scale is not finite and above 0, or columns of one sum differ in
+    /// their step in the file.
+    pub fn with_columns(mut self, columns: Vec<Column>) -> Result<Self, Error> {
+        if self.shape() != [columns.len()] {
+            return Err(Error::mismatch("columns of a table", format!("{:?}", self.shape()), columns.len()));
+        }
+        if let Some(column) = columns.iter().find(|column| !(column.scale.is_finite() && column.scale > 0.0)) {
+            return Err(Error::invalid(
+                "scale",
+                "finite and above 0",
+                format!("{} of `{}`", column.scale, column.name),
+            ));
+        }
+        let step = |at: usize| f64::from(self.resolution[at]) * columns[at].scale;
+        for (at, column) in columns.iter().enumerate() {
+            let first = columns.iter().position(|other| column.sum.is_some() && other.sum == column.sum);
+            if let Some(first) = first
+                && (step(at) <= 0.0 || (step(at) / step(first) - 1.0).abs() > 1e-6)
+            {
+                let expected = format!("that of `{}`, above 0", columns[first].name);
+                return Err(Error::mismatch(
+                    "step of a column in a sum",
+                    expected,
+                    format!("that of `{}`", column.name),
+                ));
+            }
+        }
+        self.columns = columns;
+        Ok(self)
     }
 
     /// Checks that samples have this domain's shape and lie inside its bounds.
@@ -249,6 +361,54 @@ impl Domain {
             }
             *value = value.clamp(lower, upper);
         }
+    }
+
+    /// Shrinks the changes from `clean` to `point`, both as stored, until the sums of columns are those of `clean`.
+    ///
+    /// Of the changes in the direction that outweighs the other each keeps the same share, in whole steps. So no change
+    /// grows or turns round.
+    ///
+    /// # Panics
+    ///
+    /// When a row does not have one value an element.
+    pub(crate) fn keep_sums(&self, clean: &[f32], point: &mut [f32]) {
+        let sums: BTreeSet<usize> = self.columns.iter().filter_map(|column| column.sum).collect();
+        if sums.is_empty() {
+            return;
+        }
+        for sum in sums {
+            let members = (0..self.columns.len()).filter(|&at| self.columns[at].sum == Some(sum));
+            let mut steps: Vec<(usize, i64)> = members
+                .map(|at| {
+                    let change = f64::from(point[at]) - f64::from(clean[at]);
+                    (at, (change / f64::from(self.resolution[at])).round() as i64)
+                })
+                .collect();
+            let excess: i64 = steps.iter().map(|(_, step)| step).sum();
+            let outweighs = |step: i64| step.signum() == excess.signum();
+            let total: i64 = steps.iter().map(|(_, step)| *step).filter(|step| outweighs(*step)).sum();
+            if excess == 0 || total == 0 {
+                continue;
+            }
+            let share = (total - excess) as f64 / total as f64;
+            for (_, step) in steps.iter_mut().filter(|(_, step)| outweighs(*step)) {
+                *step = (*step as f64 * share).trunc() as i64;
+            }
+            // What truncation left over: one step each to as many as need be.
+            let mut left: i64 = steps.iter().map(|(_, step)| step).sum();
+            for (at, step) in &mut steps {
+                let change = f64::from(point[*at]) - f64::from(clean[*at]);
+                let whole = (change / f64::from(self.resolution[*at])).round() as i64;
+                if left != 0 && left.signum() != excess.signum() && *step != whole && outweighs(whole) {
+                    *step += excess.signum();
+                    left += excess.signum();
+                }
+            }
+            for (at, step) in steps {
+                point[at] = (f64::from(clean[at]) + step as f64 * f64::from(self.resolution[at])) as f32;
+            }
+        }
+        self.store(point);
     }
 }
 
@@ -304,9 +464,54 @@ mod tests {
         assert!(domain.check(&samples.select(&[0])).is_ok());
     }
 
+    fn column(name: &str, direction: Option<Direction>, sum: Option<usize>) -> Column {
+        Column { name: name.to_owned(), unit: "%".to_owned(), scale: 2.0, direction, sum }
+    }
+
+    #[test]
+    fn a_direction_is_one_side_of_the_bounds() {
+        let columns = vec![column("a", Some(Direction::Increase), None), column("b", Some(Direction::Decrease), None)];
+        let domain = Domain::try_from(table()).unwrap().with_columns(columns).unwrap();
+        assert_eq!((domain.allowed(0, 3.0), domain.allowed(1, 0.5)), ((3.0, 10.0), (-1.0, 0.5)));
+        let frozen = domain.with_region(vec![false, true]).unwrap();
+        assert_eq!((frozen.allowed(0, 3.0), frozen.columns().len()), ((3.0, 3.0), 2));
+        assert!(Domain::try_from(table()).unwrap().with_columns(vec![column("a", None, None)]).is_err());
+        let sums = vec![column("a", None, Some(0)), column("b", None, Some(0))];
+        assert!(Domain::try_from(table()).unwrap().with_columns(sums).is_err(), "steps differ");
+    }
+
+    #[test]
+    fn sums_are_kept_by_changing_less() {
+        let config = DomainConfig {
+            shape: vec![4],
+            unit: Unit::StandardDeviation,
+            lower: Field::Uniform(0.0),
+            upper: Field::Uniform(100.0),
+            resolution: Field::Uniform(0.5),
+            region: None,
+        };
+        let columns = (0..4).map(|at| column("part", None, (at < 3).then_some(7))).collect();
+        let domain = Domain::try_from(config).unwrap().with_columns(columns).unwrap();
+        let clean = [10.0, 20.0, 30.0, 40.0];
+        for point in [[13.0, 24.0, 28.5, 45.0], [10.0, 17.5, 31.0, 40.0], [11.0, 21.0, 31.0, 40.0], clean] {
+            let mut kept = point;
+            domain.keep_sums(&clean, &mut kept);
+            assert_eq!(kept[..3].iter().sum::<f32>(), 60.0, "{point:?} -> {kept:?}");
+            assert_eq!(kept[3], point[3]);
+            for at in 0..3 {
+                let (wanted, got) = (point[at] - clean[at], kept[at] - clean[at]);
+                assert!(got.abs() <= wanted.abs() && got * wanted >= 0.0, "{point:?} -> {kept:?}");
+            }
+        }
+        let mut kept = [13.0, 24.0, 28.5, 40.0];
+        domain.keep_sums(&clean, &mut kept);
+        assert_eq!(kept[2], 28.5, "the side that is outweighed stays whole");
+    }
+
     #[test]
     fn a_domain_travels_as_json() {
-        let domain = Domain::try_from(table()).unwrap();
+        let columns = vec![column("a", Some(Direction::Increase), Some(0)), column("b", None, None)];
+        let domain = Domain::try_from(table()).unwrap().with_columns(columns).unwrap();
         let text = serde_json::to_string(&domain).unwrap();
         assert_eq!(serde_json::from_str::<Domain>(&text).unwrap(), domain);
     }

@@ -22,7 +22,7 @@ pub mod threat;
 
 pub use active_set::ActiveSet;
 pub use attack::{Attack, AttackInfo, AttackOutcome, AttackProblem, Knowledge, Perturbation};
-pub use domain::{Domain, DomainConfig, Field, Unit};
+pub use domain::{Column, Direction, Domain, DomainConfig, Field, Unit};
 pub use error::Error;
 pub use file::{check_writable, sync_folder, write_file};
 pub use goal::{Goal, GoalKind, has_finding};

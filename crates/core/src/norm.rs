@@ -108,22 +108,18 @@ impl Norm {
     }
 }
 
-/// The allowed interval of the change of one element: bounds minus clean, or nothing outside the region.
+/// The allowed interval of the change of one element: what is allowed minus clean.
 fn room(domain: &Domain, clean: &[f32], element: usize) -> (f64, f64) {
-    if domain.is_mutable(element) {
-        let value = f64::from(clean[element]);
-        (f64::from(domain.lower()[element]) - value, f64::from(domain.upper()[element]) - value)
-    } else {
-        (0.0, 0.0)
-    }
+    let (lower, upper) = domain.allowed(element, clean[element]);
+    let value = f64::from(clean[element]);
+    (f64::from(lower) - value, f64::from(upper) - value)
 }
 
 fn project_linf(epsilon: f32, domain: &Domain, clean: &[f32], point: &mut [f32]) {
     for (element, value) in point.iter_mut().enumerate() {
         *value = if domain.is_mutable(element) {
-            let lower = (clean[element] - epsilon).max(domain.lower()[element]);
-            let upper = (clean[element] + epsilon).min(domain.upper()[element]);
-            value.clamp(lower, upper)
+            let (lower, upper) = domain.allowed(element, clean[element]);
+            value.clamp((clean[element] - epsilon).max(lower), (clean[element] + epsilon).min(upper))
         } else {
             clean[element]
         };
@@ -171,11 +167,8 @@ fn project_scaled(epsilon: f32, domain: &Domain, clean: &[f32], point: &mut [f32
     }
     for (element, value) in point.iter_mut().enumerate() {
         let moved = (f64::from(clean[element]) + clipped(element, lambda)) as f32;
-        *value = if domain.is_mutable(element) {
-            moved.clamp(domain.lower()[element], domain.upper()[element])
-        } else {
-            clean[element]
-        };
+        let (lower, upper) = domain.allowed(element, clean[element]);
+        *value = moved.clamp(lower, upper);
     }
 }
 
@@ -190,7 +183,8 @@ fn project_l0(epsilon: f32, domain: &Domain, clean: &[f32], point: &mut [f32]) {
         if clipped == 0.0 {
             *value = clean[element];
         } else {
-            *value = value.clamp(domain.lower()[element], domain.upper()[element]);
+            let (lower, upper) = domain.allowed(element, clean[element]);
+            *value = value.clamp(lower, upper);
             gains.push((change * change - (change - clipped).powi(2), element));
         }
     }
@@ -203,7 +197,7 @@ fn project_l0(epsilon: f32, domain: &Domain, clean: &[f32], point: &mut [f32]) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{DomainConfig, Field, Unit};
+    use crate::{Column, Direction, DomainConfig, Field, Unit};
     use proptest::prelude::*;
 
     const NORMS: [Norm; 4] = [Norm::L0, Norm::L1, Norm::L2, Norm::Linf];
@@ -245,6 +239,20 @@ mod tests {
         Norm::L2.project(5.0, &domain(2, None), &clean, &mut point);
         assert_eq!(point[0], 10.0);
         assert!((point[1] - expected).abs() < 1e-5, "{point:?}");
+    }
+
+    #[test]
+    fn a_column_that_may_only_grow_never_falls() {
+        let column = |direction| Column { name: "c".to_owned(), unit: String::new(), scale: 1.0, direction, sum: None };
+        let columns = vec![column(Some(Direction::Increase)), column(Some(Direction::Decrease)), column(None)];
+        let domain = domain(3, None).with_columns(columns).unwrap();
+        for norm in NORMS {
+            for point in [[1.0, 9.0, 1.0], [9.0, 9.0, 9.0], [1.0, 1.0, 1.0]] {
+                let mut projected = point;
+                norm.project(3.0, &domain, &[5.0, 5.0, 5.0], &mut projected);
+                assert!(projected[0] >= 5.0 && projected[1] <= 5.0 && projected[2] != 5.0, "{norm} {projected:?}");
+            }
+        }
     }
 
     #[test]

@@ -92,8 +92,8 @@ impl ThreatModel {
     /// to what float rounding of the values themselves explains.
     pub fn allows(&self, clean: &[f32], point: &[f32]) -> bool {
         let inside = point.iter().enumerate().all(|(element, value)| {
-            (self.domain.lower()[element]..=self.domain.upper()[element]).contains(value)
-                && (self.domain.is_mutable(element) || *value == clean[element])
+            let (lower, upper) = self.domain.allowed(element, clean[element]);
+            (lower..=upper).contains(value)
         });
         let magnitude =
             clean.iter().map(|value| f64::from(value.abs())).fold(f64::from(self.epsilon.min(f32::MAX)), f64::max);
@@ -104,6 +104,36 @@ impl ThreatModel {
             Norm::Linf => magnitude * f64::from(f32::EPSILON),
         };
         inside && self.norm.distance(clean, point) <= f64::from(self.epsilon) * (1.0 + 1e-6) + rounding
+    }
+
+    /// Clean samples and perturbed points as a file would hold them.
+    ///
+    /// A value is stored as the nearest that can be. Where that would carry the perturbed input out of the threat model
+    /// (half a grey level stored as a whole one), every change is cut towards the clean value instead: a budget below the
+    /// storage step leaves nothing. Columns of a sum then give up what would change it.
+    ///
+    /// # Panics
+    ///
+    /// When the batches do not have the domain's size.
+    pub fn as_stored(&self, inputs: &Samples, points: &Samples) -> (Samples, Samples) {
+        let domain = &self.domain;
+        let (mut base, mut stored) = (inputs.clone(), points.clone());
+        for row in 0..inputs.len() {
+            domain.store(base.row_mut(row));
+            domain.store(stored.row_mut(row));
+            if !self.allows(base.row(row), stored.row(row)) {
+                let (clean, point) = (inputs.row(row), points.row(row));
+                for (element, value) in stored.row_mut(row).iter_mut().enumerate() {
+                    let step = domain.resolution()[element];
+                    let change = f64::from(point[element]) - f64::from(clean[element]);
+                    let kept = if step > 0.0 { (change / f64::from(step)).trunc() * f64::from(step) } else { change };
+                    *value = (f64::from(base.row(row)[element]) + kept) as f32;
+                }
+                domain.store(stored.row_mut(row));
+            }
+            domain.keep_sums(base.row(row), stored.row_mut(row));
+        }
+        (base, stored)
     }
 
     /// A random point of ball ∩ bounds around `clean`: uniform in the ball, then projected onto the bounds.
@@ -274,6 +304,8 @@ impl Budget {
     /// When the suffix names another unit than the domain's.
     pub fn resolve(&self, domain: &Domain, standard_deviation: f32) -> Result<f32, Error> {
         use crate::Unit;
+        // Values that are in standard deviations already.
+        let standard_deviation = if *domain.unit() == Unit::StandardDeviation { 1.0 } else { standard_deviation };
         let asserted = match self.unit {
             BudgetUnit::Data => None,
             BudgetUnit::Range => return Ok((self.value * f64::from(domain.range())) as f32),
@@ -358,6 +390,8 @@ mod tests {
         assert_eq!(resolve("1e-1").unwrap(), 0.1);
         assert_eq!(resolve("2gl").unwrap(), 2.0);
         assert_eq!(resolve("inf").unwrap(), f32::INFINITY);
+        let config = crate::DomainConfig { unit: crate::Unit::StandardDeviation, ..images().config().clone() };
+        assert_eq!("0.1sd".parse::<Budget>().unwrap().resolve(&config.try_into().unwrap(), 50.0).unwrap(), 0.1);
         let message = resolve("10HU").unwrap_err().to_string();
         assert!(message.contains("expected grey levels") && message.contains("got HU"), "{message}");
     }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use rand::seq::SliceRandom;
 use serde::{Deserialize, Serialize};
@@ -10,6 +11,8 @@ use serde::{Deserialize, Serialize};
 use nocebo_core::segmentation::IGNORED;
 use nocebo_core::{Domain, Label, Samples, Seed, has_finding};
 
+use crate::formats::table::Table;
+use crate::formats::volumes::Files;
 use crate::{DataError, Split};
 
 /// Labelled samples of one split, in physical units.
@@ -29,6 +32,17 @@ pub struct Dataset {
     files: Option<Vec<PathBuf>>,
     source: String,
     warnings: Vec<Warning>,
+    origin: Option<Origin>,
+}
+
+/// What the files of a data set hold beside its samples, for those that are written back with it. Samples find theirs by their
+/// index.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Origin {
+    /// Lines of a table.
+    Table(Arc<Table>),
+    /// Volumes, of which samples are the centre.
+    Volumes(Arc<Files>),
 }
 
 /// Something that was noticed while reading and that may change a result.
@@ -133,6 +147,7 @@ impl Dataset {
             files: None,
             source,
             warnings,
+            origin: None,
         })
     }
 
@@ -189,6 +204,28 @@ impl Dataset {
     pub(crate) fn warned(mut self, warnings: impl IntoIterator<Item = Warning>) -> Self {
         self.warnings.extend(warnings);
         self
+    }
+
+    /// The same data with what their files hold beside the samples.
+    pub(crate) fn with_origin(mut self, origin: Origin) -> Self {
+        self.origin = Some(origin);
+        self
+    }
+
+    /// The table that the samples are lines of.
+    pub fn table(&self) -> Option<&Table> {
+        match &self.origin {
+            Some(Origin::Table(table)) => Some(table),
+            _ => None,
+        }
+    }
+
+    /// The volumes that the samples are the centres of.
+    pub(crate) fn volumes(&self) -> Option<&Files> {
+        match &self.origin {
+            Some(Origin::Volumes(files)) => Some(files),
+            _ => None,
+        }
     }
 
     fn check_length(&self, what: &'static str, got: usize) -> Result<(), DataError> {
@@ -295,6 +332,7 @@ impl Dataset {
             files: self.files.as_ref().map(|files| rows.iter().map(|&row| files[row].clone()).collect()),
             source: self.source.clone(),
             warnings,
+            origin: self.origin.clone(),
         })
     }
 

@@ -12,20 +12,25 @@ pub mod formats;
 pub mod options;
 pub mod phantoms;
 pub mod split;
+pub mod survey;
 
 use std::path::Path;
+
+use nocebo_core::Samples;
 
 pub use dataset::{Dataset, Statistics, Warning};
 pub use error::DataError;
 pub use options::{Limits, OpenOptions};
 pub use split::{Fractions, Split, leaks};
+pub use survey::Survey;
 
 /// Reads one split of a data set with the default [`OpenOptions`].
 ///
-/// `path` is an `.npz` file in the manner of MedMNIST, or a folder of PNG or JPEG pictures or DICOM images with a
-/// `labels.csv` or one folder a class, or folders `image` and `label` of pictures and masks, or WFDB records with annotated
-/// beats, or WFDB or EDF records with a `labels.csv`; see [`formats::npz`], [`formats::folder`], [`formats::dicom`],
-/// [`formats::masks`], [`formats::beats`] and [`formats::recordings`].
+/// `path` is an `.npz` file in the manner of MedMNIST ([`formats::npz`]), a table as CSV ([`formats::table`]), or a folder: of
+/// PNG or JPEG pictures ([`formats::folder`]), DICOM images ([`formats::dicom`]) or volumes ([`formats::volumes`]) with a
+/// `labels.csv` or one folder a class; of pictures ([`formats::masks`]) or volumes and their masks; of pictures with boxes
+/// ([`formats::boxes`]); of WFDB records with annotated beats ([`formats::beats`]);
+/// or of WFDB or EDF records with a `labels.csv` ([`formats::recordings`]).
 ///
 /// # Errors
 ///
@@ -35,14 +40,19 @@ pub fn open(path: impl AsRef<Path>, split: Split) -> Result<Dataset, DataError> 
     open_with(path, split, &OpenOptions::default())
 }
 
-/// Writes the samples into the new folder `path` in the format that they came from: DICOM images, WFDB or EDF records for signals
-/// with a frequency, pictures (with masks, where there are any) for all else.
+/// Writes the samples into the new folder `path` in the format that they came from: the lines of a table, volumes, DICOM images, WFDB or
+/// EDF records for signals with a frequency, pictures (with masks, where there are any) for all else.
 ///
 /// # Errors
 ///
-/// As [`formats::dicom::write_copies`], [`formats::beats::write`], [`formats::recordings::write`] and [`formats::folder::write`].
+/// When a value is not on the domain's grid, and as [`formats::dicom::write_copies`], [`formats::beats::write`],
+/// [`formats::recordings::write`] and [`formats::folder::write`].
 pub fn write(path: impl AsRef<Path>, data: &Dataset) -> Result<(), DataError> {
-    if data.files().is_some() {
+    if let Some(table) = data.table() {
+        formats::table::write(path.as_ref(), data, table)
+    } else if let Some(files) = data.volumes() {
+        formats::volumes::write(path.as_ref(), data, files)
+    } else if data.files().is_some() {
         formats::dicom::write_copies(path.as_ref(), data)
     } else if formats::beats::are_beats(data) {
         formats::beats::write(path.as_ref(), data)
@@ -53,17 +63,26 @@ pub fn write(path: impl AsRef<Path>, data: &Dataset) -> Result<(), DataError> {
     }
 }
 
-/// The samples as they are read back from a folder that [`write`] made of `data`, for formats that hold other values than
-/// those given to it; the samples of `data` for all others.
+/// The samples of `data` as they stand in the folder `path` that [`write`] made of them, in their order.
 ///
 /// # Errors
 ///
-/// As [`open`].
-pub fn read_back(path: impl AsRef<Path>, data: &Dataset) -> Result<nocebo_core::Samples, DataError> {
-    match data.files() {
-        Some(_) => formats::dicom::read_back(path.as_ref(), data),
-        None => Ok(data.samples().clone()),
-    }
+/// When a file cannot be read, or they are not as many or of another shape than those of `data`.
+pub fn read_back(path: impl AsRef<Path>, data: &Dataset) -> Result<Samples, DataError> {
+    let path = path.as_ref();
+    let samples = if data.table().is_some() {
+        formats::table::read_back(path)?
+    } else if let Some(files) = data.volumes() {
+        formats::volumes::read_back(path, data, files)?
+    } else if data.files().is_some() {
+        formats::dicom::read_back(path, data)?
+    } else if data.frequency().is_some() {
+        formats::beats::read_back(path, data)?
+    } else {
+        formats::folder::read_back(path, data)?
+    };
+    let samples = samples.with_indices(data.samples().indices().to_vec())?;
+    Ok(data.clone().with_samples(samples)?.samples().clone())
 }
 
 /// Reads one split of a data set.
@@ -76,6 +95,12 @@ pub fn open_with(path: impl AsRef<Path>, split: Split, options: &OpenOptions) ->
     let file = formats::file_name(path);
     let metadata = std::fs::metadata(path).map_err(DataError::reading(&file))?;
     if metadata.is_dir() {
+        if formats::volumes::is_layout(path) {
+            return formats::volumes::read(path, split, options);
+        }
+        if formats::boxes::is_layout(path) {
+            return formats::boxes::read(path, split, options);
+        }
         if formats::masks::is_layout(path) {
             return formats::masks::read(path, split, options);
         }
@@ -84,6 +109,9 @@ pub fn open_with(path: impl AsRef<Path>, split: Split, options: &OpenOptions) ->
         }
         if formats::beats::is_layout(path) {
             return formats::beats::read(path, split, options);
+        }
+        if formats::table::is_layout(path) {
+            return formats::table::read(path, split, options);
         }
         if formats::dicom::is_layout(path) {
             return formats::dicom::read(path, split, options);
@@ -96,6 +124,7 @@ pub fn open_with(path: impl AsRef<Path>, split: Split, options: &OpenOptions) ->
     let extension = path.extension().map(|extension| extension.to_string_lossy().to_ascii_lowercase());
     match extension.as_deref() {
         Some("npz") => formats::npz::read(path, split, options),
+        Some("csv") => formats::table::read(path, split, options),
         _ if formats::dicom::is_dicom(path) => Err(DataError::refused(
             &file,
             "one DICOM file, which is no labelled data set",
@@ -104,7 +133,7 @@ pub fn open_with(path: impl AsRef<Path>, split: Split, options: &OpenOptions) ->
         _ => Err(DataError::refused(
             &file,
             "a file of an unknown kind",
-            "give an .npz file in the manner of MedMNIST, or a folder of PNG or JPEG pictures",
+            "give an .npz file in the manner of MedMNIST, a table as .csv, or a folder of PNG or JPEG pictures",
         )),
     }
 }

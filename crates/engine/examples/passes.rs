@@ -61,7 +61,7 @@ fn main() -> Result<(), Failure> {
             let options = Options { winograd: executor == "engine", ..Options::default() };
             let model = EngineModel::new(graph, spec, options)?;
             if arguments.get(2).is_some() {
-                for (name, kernel) in model.steps() {
+                for (name, kernel) in model.engine().steps() {
                     eprintln!("{name}: {kernel}");
                 }
             }

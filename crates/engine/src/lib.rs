@@ -9,6 +9,7 @@
 //! one against the other. A graph with a node that the engine lacks is refused ([`unsupported`] lists them), and the caller
 //! runs it there.
 
+mod engine;
 mod error;
 mod kernels;
 mod layers;
@@ -17,7 +18,8 @@ mod math;
 mod model;
 mod plan;
 
+pub use engine::{Engine, Options};
 pub use error::{Error, Unsupported};
 pub use kernels::{INSTRUCTION_SET_VARIABLE, InstructionSet};
 pub use lowering::unsupported;
-pub use model::{EngineModel, Options};
+pub use model::EngineModel;

@@ -168,6 +168,35 @@ struct Drafted {
     output: usize,
 }
 
+/// Steps of a whole graph before their weights are packed.
+pub(crate) struct Drafts {
+    set: InstructionSet,
+    steps: Vec<Drafted>,
+    values: Vec<Value>,
+    output: usize,
+}
+
+impl Drafts {
+    /// Packs the weights, letting go of each step's own as it goes.
+    pub(crate) fn plan(self, winograd: bool) -> Plan {
+        let Self { set, steps, values, output } = self;
+        let finish = |step: Drafted| {
+            let made = &values[step.output];
+            let layer: Box<dyn Layer> = match step.layering {
+                Layering::Convolution(draft) => Box::new(draft.finish(set, winograd)),
+                Layering::Affine { scale, shift } => {
+                    Box::new(Affine::new(&scale, &shift, made.channels, made.elements))
+                }
+                Layering::Other(layer) => layer,
+            };
+            Step { name: step.name, layer, inputs: step.inputs, output: step.output }
+        };
+        let mut steps: Vec<Step> = steps.into_iter().map(finish).collect();
+        come_early(&mut steps);
+        Plan::new(set, steps, values, output)
+    }
+}
+
 /// Why a node could not be lowered, in words that follow "the engine does not compute".
 type Missing = String;
 
@@ -244,8 +273,8 @@ impl<'a> Lowering<'a> {
         self.unsupported
     }
 
-    /// The plan of the whole graph.
-    pub(crate) fn plan(mut self, winograd: bool) -> Result<Plan, Error> {
+    /// All that a plan needs, without the graph.
+    pub(crate) fn drafted(mut self) -> Result<Drafts, Error> {
         if let Some(first) = self.unsupported.into_iter().next() {
             return Err(first.into());
         }
@@ -258,22 +287,7 @@ impl<'a> Lowering<'a> {
             }));
         };
         let output = self.laid_out(&view, false, name).value;
-        let values = self.values;
-        let set = self.set;
-        let finish = |step: Drafted| {
-            let made = &values[step.output];
-            let layer: Box<dyn Layer> = match step.layering {
-                Layering::Convolution(draft) => Box::new(draft.finish(set, winograd)),
-                Layering::Affine { scale, shift } => {
-                    Box::new(Affine::new(&scale, &shift, made.channels, made.elements))
-                }
-                Layering::Other(layer) => layer,
-            };
-            Step { name: step.name, layer, inputs: step.inputs, output: step.output }
-        };
-        let mut steps: Vec<Step> = self.steps.into_iter().map(finish).collect();
-        come_early(&mut steps);
-        Ok(Plan::new(set, steps, values, output))
+        Ok(Drafts { set: self.set, steps: self.steps, values: self.values, output })
     }
 
     fn bind(&mut self, name: &'a str, mut view: View) {

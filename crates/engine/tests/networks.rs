@@ -137,6 +137,28 @@ fn the_zoo_agrees_with_the_burn_executor() {
     }
 }
 
+/// DeepFool and its kin ask for the gradients of many logits at one point.
+#[test]
+fn several_objectives_at_once_give_what_each_gives_alone() {
+    let spec = spec(&[1, 28, 28]);
+    let engine = EngineModel::new(shaken("small-cnn", &spec), spec.clone(), Options::default()).unwrap();
+    // More samples than a pass takes.
+    let inputs = samples(70, &[1, 28, 28]);
+    let goals = [0, 1, 2].map(|class| Goal::Targeted {
+        labels: vec![Label::Class((class + 1) % 3); inputs.len()],
+        targets: vec![Label::Class(class); inputs.len()],
+    });
+    let objectives = goals.each_ref().map(|goal| GoalObjective::new(goal, &spec.task, Loss::CrossEntropy).unwrap());
+    let together = engine
+        .gradients(&inputs, &objectives.each_ref().map(|objective| objective as &dyn nocebo_core::Objective))
+        .unwrap();
+    for (objective, found) in objectives.iter().zip(&together) {
+        let alone = engine.gradient(&inputs, objective).unwrap();
+        assert_eq!((&found.values, &found.inputs, &found.outputs), (&alone.values, &alone.inputs, &alone.outputs));
+    }
+    assert_ne!(together[0].inputs, together[1].inputs);
+}
+
 #[test]
 fn an_instruction_set_that_the_machine_lacks_is_refused() {
     let other = if cfg!(target_arch = "aarch64") { InstructionSet::Avx2 } else { InstructionSet::Neon };

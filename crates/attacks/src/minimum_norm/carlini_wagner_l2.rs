@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 
 use nocebo_core::{Attack, AttackInfo, AttackProblem, Error, GoalKind, Knowledge, Loss, Norm, Perturbation};
 
-use super::constant_search::ConstantSearch;
+use super::constant_search::{ConstantSearch, LEAST_STEPS_BETWEEN_LOOKS};
 use super::frame::{Frame, size};
 use super::search::{Ask, Search, Seen, minimise};
 use super::settings::{at_least_one, not_negative, positive};
@@ -40,7 +40,8 @@ pub struct CarliniWagnerL2Config {
     pub initial_constant: f64,
     /// Margin κ, in logits, that a point must have to count; finite and at least 0. Above 0 for transfer.
     pub confidence: f64,
-    /// Look ten times during a search step whether the loss still falls, and end the step when it does not.
+    /// Look ten times during a search step, but at most every hundred steps, whether the loss still falls, and end the search
+    /// step when it does not.
     pub abort_early: bool,
 }
 
@@ -151,7 +152,8 @@ impl Search for Descent<'_> {
         let change = self.space.change(&self.variables);
         let missing = (self.config.confidence - seen.value).max(0.0);
         let loss = size(Norm::L2, &change).powi(2) + self.constant.value() * missing;
-        if self.config.abort_early && self.step.is_multiple_of((self.config.steps / 10).max(1)) {
+        if self.config.abort_early && self.step.is_multiple_of((self.config.steps / 10).max(LEAST_STEPS_BETWEEN_LOOKS))
+        {
             if loss > 0.9999 * self.last_loss {
                 return self.restart();
             }
@@ -219,6 +221,15 @@ mod tests {
         let near = |found: f64| (20.0..20.4).contains(&found);
         assert!(near(distance(QUICK, [0.0, 500.0]).0));
         assert!(near(distance(QUICK, [-9000.0, -8500.0]).0));
+    }
+
+    #[test]
+    fn a_short_search_step_is_not_ended_early() {
+        let found = |abort_early| {
+            let short = CarliniWagnerL2Config { steps: 40, learning_rate: 0.05, abort_early, ..QUICK };
+            distance(short, [0.0, 500.0]).0
+        };
+        assert_eq!(found(true), found(false));
     }
 
     #[test]

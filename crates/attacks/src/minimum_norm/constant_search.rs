@@ -4,6 +4,8 @@
 const REPEAT_FROM: usize = 10;
 /// Greatest weight, in the repeated step.
 const GREATEST: f64 = 1e10;
+/// Steps between two looks at whether a loss still falls, at least: in fewer it may rise on the way down.
+pub(crate) const LEAST_STEPS_BETWEEN_LOOKS: usize = 100;
 
 /// Ten times greater until a first success, then halfway between the greatest failure and the least success: the
 /// search that the Carlini-Wagner, elastic-net and L-BFGS attacks share.

@@ -20,7 +20,7 @@ use serde::{Deserialize, Serialize};
 
 use nocebo_core::{Attack, AttackInfo, AttackProblem, Error, GoalKind, Knowledge, Loss, Norm, Perturbation};
 
-use super::constant_search::ConstantSearch;
+use super::constant_search::{ConstantSearch, LEAST_STEPS_BETWEEN_LOOKS};
 use super::frame::{Frame, size};
 use super::proximal::proximal;
 use super::search::{Ask, Search, Seen, minimise};
@@ -55,7 +55,8 @@ pub struct ElasticNetConfig {
     pub initial_constant: f64,
     /// Margin κ, in logits, that a point must have to count; finite and at least 0. Above 0 for transfer.
     pub confidence: f64,
-    /// Look ten times during a search step whether the loss still falls, and end the step when it does not.
+    /// Look ten times during a search step, but at most every hundred steps, whether the loss still falls, and end the search
+    /// step when it does not.
     pub abort_early: bool,
 }
 
@@ -157,7 +158,9 @@ impl<'a> Descent<'a> {
     /// From the gradient at y to the next x, whose value is asked for.
     fn shrink(&mut self, seen: &Seen<'_>) -> Option<Ask> {
         let missing = (self.config.confidence - seen.value).max(0.0);
-        if self.config.abort_early && self.step.is_multiple_of(self.config.steps.div_ceil(10)) {
+        if self.config.abort_early
+            && self.step.is_multiple_of(self.config.steps.div_ceil(10).max(LEAST_STEPS_BETWEEN_LOOKS))
+        {
             let loss = self.constant.value() * missing + self.elastic_net(&self.ahead);
             if loss > 0.9999 * self.last_loss {
                 return self.restart();

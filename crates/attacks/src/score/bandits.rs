@@ -11,7 +11,7 @@
 //! ```
 //!
 //! Source: Ilyas, Engstrom & Madry, ICLR 2019, arXiv:1807.07978, algorithms 2 and 3; numbers of the authors' settings for
-//! `ImageNet`, from memory.
+//! `ImageNet` (MadryLab/blackbox-bandits, `src/configs`).
 //!
 //! Differs from the source: u is the whole of the exploration (ρ scales it once); every step also looks at its new point,
 //! which the source does not count; any sample shape, and the cells of a table are its features.

@@ -7,11 +7,13 @@
 //! α falls by a factor where the objective has not risen over the last few steps
 //! ```
 //!
-//! Source: Ilyas, Engstrom, Athalye & Lin, ICML 2018, arXiv:1804.08598, section 2.1 and algorithm 2; momentum and plateaus
-//! are those of the authors' program, from memory.
+//! Source: Ilyas, Engstrom, Athalye & Lin, ICML 2018, arXiv:1804.08598, section 2.1 and algorithm 2; momentum, plateaus and
+//! numbers are those of the authors' program (labsix/limited-blackbox-attacks, `main.py`).
 //!
 //! Differs from the source: every score is seen (its settings of partial information and of labels only are not here); a
-//! displacement is cut at the bounds and counts as cut; L2 is ours.
+//! displacement is cut at the bounds and counts as cut; α falls when the objective at the point itself has had no new
+//! greatest value for some steps (the program compares the mean over the displaced points with that of the start of a
+//! window, and stops at α/200); L2 is ours.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};

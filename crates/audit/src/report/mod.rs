@@ -301,7 +301,7 @@ fn threat_text(audit: &Audit) -> String {
          A sample counts as robust at a budget only if no attack brings it down at that budget or a smaller one. Every \
          success is confirmed by a forward pass of the audit's own, once as computed and once after rounding to what a \
          file stores. Noise is a control and never part of the worst case. An attack of a cascade runs only on samples that \
-         no earlier attack brought down; its figures are those after it and all before it. Where patients have several \
+         no earlier attack brought down both as computed and as stored; its figures are those after it and all before it. Where patients have several \
          samples, a second interval draws whole patients again (bootstrap).</p>\n",
     );
     text
@@ -830,7 +830,7 @@ fn band(audit: &Audit, norm: Norm) -> Vec<(f64, f64, f64)> {
     std::iter::once((0.0, start)).chain(rates).map(|(budget, rate)| (budget, rate.lower, rate.upper)).collect()
 }
 
-fn robust_name(goal: AuditGoal) -> &'static str {
+pub(crate) fn robust_name(goal: AuditGoal) -> &'static str {
     match goal {
         AuditGoal::Untargeted => "Robust accuracy",
         AuditGoal::FalseNegative { .. } => "Robust sensitivity",

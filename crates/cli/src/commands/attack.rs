@@ -1,5 +1,7 @@
 //! `nocebo attack`.
 
+use std::time::{Duration, Instant};
+
 use nocebo_core::{DifferentiableModel, Goal, Model, Samples, Seed};
 use nocebo_data::Dataset;
 use serde_json::json;
@@ -7,7 +9,7 @@ use serde_json::json;
 use crate::arguments::{Attack, Global};
 use crate::failure::{Failure, OrFail};
 use crate::load::{self, AnyAttack, Loaded};
-use crate::progress::bar;
+use crate::progress::{bar, note};
 
 pub(crate) fn run(arguments: &Attack, global: &Global) -> Result<(), Failure> {
     if arguments.out.exists() {
@@ -35,13 +37,16 @@ pub(crate) fn run(arguments: &Attack, global: &Global) -> Result<(), Failure> {
     };
 
     let bar = bar(global, data.len() as u64);
+    let mut taken = Duration::ZERO;
     let mut values = Vec::with_capacity(data.samples().values().len());
     let mut records = Vec::new();
     let rows: Vec<usize> = (0..data.len()).collect();
     for rows in rows.chunks(arguments.samples.draw.batch_size) {
         let (clean, goal) = part(&data, rows);
+        let start = Instant::now();
         let outcome = attack.run(model.as_ref(), &clean, &goal, &threat, Seed(global.seed)).or_incomplete()?;
-        let (_, stored) = nocebo_audit::as_stored(&threat, &clean, &outcome.perturbed_inputs);
+        taken += start.elapsed();
+        let (_, stored) = threat.as_stored(&clean, &outcome.perturbed_inputs);
         let before = reached(model.as_ref(), &clean, &goal)?;
         let computed = reached(model.as_ref(), &outcome.perturbed_inputs, &goal)?;
         for (position, &row) in rows.iter().enumerate() {
@@ -59,6 +64,7 @@ pub(crate) fn run(arguments: &Attack, global: &Global) -> Result<(), Failure> {
         bar.inc(rows.len() as u64);
     }
     bar.finish_and_clear();
+    note(global, format!("the attack took {:.3} s", taken.as_secs_f64()));
 
     let stored = Samples::new(values, data.samples().shape())
         .and_then(|samples| samples.with_indices(data.samples().indices().to_vec()));
@@ -91,7 +97,7 @@ pub(crate) fn run(arguments: &Attack, global: &Global) -> Result<(), Failure> {
     let text = serde_json::to_string_pretty(&summary).or_incomplete()?;
     nocebo_core::write_file(&arguments.out.join("attack.json"), text.as_bytes()).or_incomplete()?;
     println!("{all} samples, {wrong} wrong before the attack");
-    println!("{success} wrong as computed, {survived} wrong after rounding to what the file can hold");
+    println!("{success} wrong as computed, {survived} wrong when read back from the files");
     println!("wrote {}", arguments.out.display());
     Ok(())
 }

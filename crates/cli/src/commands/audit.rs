@@ -82,7 +82,7 @@ fn from_flags(arguments: &Audit, global: &Global) -> Result<Recipe, Failure> {
         Ok(index) => FindingName::Index(index),
         Err(_) => FindingName::Name(finding.clone()),
     });
-    recipe.report = ReportSection { include_images: arguments.include_images };
+    recipe.report = ReportSection { include_images: arguments.include_images, keep_samples: arguments.keep_samples };
     if let Some(attacks) = &arguments.attacks {
         recipe.attacks = load::sections(attacks)?;
         if recipe.attacks.is_empty() {
@@ -179,6 +179,7 @@ fn carry_out(mut recipe: Recipe, folder: &Path, arguments: &Audit, global: &Glob
         query_limit: recipe.threat.query_limit,
         batch_size: arguments.draw.batch_size,
         include_images: recipe.report.include_images,
+        keep_samples: recipe.report.keep_samples,
         gates: recipe.gates.clone(),
         protocol: title,
         channel: recipe.threat.channel.clone(),
@@ -198,13 +199,14 @@ fn carry_out(mut recipe: Recipe, folder: &Path, arguments: &Audit, global: &Glob
         standard_deviation: Some(deviation),
         groups: &recipe.data.groups,
     };
-    let limit = match arguments.max_minutes {
-        Some(minutes) if !(minutes.is_finite() && minutes > 0.0) => {
-            return Err(Failure::usage(format!("--max-minutes: expected a number above 0, got {minutes}")));
-        }
-        minutes => minutes.map(|minutes| Duration::from_secs_f64(60.0 * minutes)),
-    };
+    let limit = limit(arguments.max_minutes)?;
     audit(subject, &entries, &settings, &provenance, (&arguments.out, limit), global)
+}
+
+fn limit(minutes: Option<f64>) -> Result<Option<Duration>, Failure> {
+    let refuse = |minutes| Failure::usage(format!("--max-minutes: expected a number above 0, got {minutes}"));
+    let usable = |minutes: f64| (minutes.is_finite() && minutes > 0.0).then(|| Duration::from_secs_f64(60.0 * minutes));
+    minutes.map(|minutes| usable(minutes).ok_or_else(|| refuse(minutes))).transpose()
 }
 
 /// Says what a resolved recipe was made by, where that is something else than now.

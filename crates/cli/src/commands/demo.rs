@@ -72,6 +72,7 @@ pub(crate) fn run(arguments: &Demo, global: &Global) -> Result<(), Failure> {
         let settings = AuditSettings {
             seed: Seed(global.seed),
             include_images: 4,
+            keep_samples: 60,
             ..AuditSettings::new(vec![Threat { norm: Norm::Linf, epsilons: EPSILONS.to_vec() }])
         };
         let origin = Provenance {

@@ -103,6 +103,7 @@ goal = "untargeted"                # or false_negative, false_positive: about th
 
 [report]
 include_images = 0                 # samples shown in the report; images are patient data
+keep_samples = 0                   # samples kept in the results for `nocebo view`; needs include_images
 "#,
         model = path(&arguments.model),
         data_path = path(&arguments.data),

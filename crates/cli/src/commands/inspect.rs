@@ -38,6 +38,14 @@ pub(crate) fn run(arguments: &Inspect) -> Result<(), Failure> {
     if summary.inexact.is_empty() {
         lines.push(("gradient", "exact at every node".into()));
     }
+    match nocebo_engine::unsupported(&graph) {
+        Ok(missing) if missing.is_empty() => lines.push(("engine", "computes every node".into())),
+        Ok(missing) => {
+            let missing = missing.into_iter().map(|node| ("engine", format!("{node}; the model runs on Burn")));
+            lines.extend(missing);
+        }
+        Err(error) => lines.push(("engine", format!("not known: {error}"))),
+    }
     lines.extend(summary.taps.iter().map(|(name, shape)| ("tap", format!("{name}: {shape:?}"))));
     lines.extend(summary.findings.into_iter().map(|finding| ("finding", finding)));
     lines.extend(graph.metadata.iter().map(|(key, value)| ("metadata", format!("{key} = {value}"))));

@@ -3,11 +3,16 @@
 use std::path::Path;
 
 use nocebo_data::formats::npy::{self, Array};
-use nocebo_graph::{ElementType, Executor, Tensor, onnx};
+use nocebo_engine::Engine;
+use nocebo_graph::{Dimension, ElementType, Executor, Graph, Tensor, onnx};
 
-use crate::arguments::{Global, Run};
+use crate::arguments::{ExecutorName, Global, Run};
 use crate::failure::{Failure, OrFail};
 use crate::load;
+use crate::progress::note;
+
+/// Values of the outputs, and gradients by the inputs.
+type Answer = (Vec<Tensor>, Vec<Option<Tensor>>);
 
 /// Most values of one input: 4 GiB of floats.
 const LARGEST_INPUT: u64 = 1 << 30;
@@ -27,14 +32,16 @@ pub(crate) fn run(arguments: &Run, global: &Global) -> Result<(), Failure> {
         inputs.push(fitted(read(path)?, input.element, path)?);
     }
     let outputs = graph.outputs.clone();
+    let engine = engine(&graph, &inputs, global)?;
     let executor = Executor::new(graph, &load::device(global)?).or_load()?;
     if arguments.out.exists() {
         return Err(Failure::usage(format!("{} exists; choose a new folder", arguments.out.display())));
     }
-    let (values, gradients) = if arguments.gradient {
-        executor.forward_with_gradients(&inputs).or_incomplete()?
-    } else {
-        (executor.forward(&inputs).or_incomplete()?, Vec::new())
+    let name = engine.as_ref().map_or("burn".to_owned(), |engine| load::engine_name(engine, global));
+    let (values, gradients) = match engine {
+        Some(engine) => on_engine(&engine, &executor, &inputs[0], arguments.gradient)?,
+        None if arguments.gradient => executor.forward_with_gradients(&inputs).or_incomplete()?,
+        None => (executor.forward(&inputs).or_incomplete()?, Vec::new()),
     };
     std::fs::create_dir_all(&arguments.out)
         .map_err(|error| Failure::usage(format!("{} cannot be made: {error}", arguments.out.display())))?;
@@ -46,8 +53,55 @@ pub(crate) fn run(arguments: &Run, global: &Global) -> Result<(), Failure> {
             write(&arguments.out, &format!("gradient_{name}"), gradient)?;
         }
     }
-    println!("wrote {}", arguments.out.display());
+    println!("wrote {}, computed by {name}", arguments.out.display());
     Ok(())
+}
+
+/// The engine where `--executor` asks for it and it computes the model: one input of floats, one output, operators that it has.
+fn engine(graph: &Graph, inputs: &[Tensor], global: &Global) -> Result<Option<Engine>, Failure> {
+    if global.executor == ExecutorName::Burn {
+        return Ok(None);
+    }
+    let refused = |reason: &dyn std::fmt::Display| {
+        note(global, format!("runs on the Burn executor: {reason}"));
+        Ok(None)
+    };
+    let ([input], [_]) = (inputs, graph.outputs.as_slice()) else {
+        return refused(&"the engine takes one input and gives one output");
+    };
+    let Some((batch, sample)) = input.shape().split_first().filter(|_| graph.inputs[0].element == ElementType::F32)
+    else {
+        return refused(&"the engine takes floats with an axis of samples");
+    };
+    let declared = graph.inputs[0].shape.as_deref().and_then(<[Dimension]>::first);
+    if *batch == 0 || matches!(declared, Some(Dimension::Fixed(fixed)) if fixed != batch) {
+        return refused(&"the number of samples");
+    }
+    match Engine::new(graph.clone(), sample, load::engine_options(global)) {
+        Ok(engine) => Ok(Some(engine)),
+        Err(nocebo_engine::Error::InstructionSet(name)) => Err(nocebo_engine::Error::InstructionSet(name)).or_usage(),
+        Err(reason) => refused(&reason),
+    }
+}
+
+/// Values and gradients, as [`Executor::forward_with_gradients`] gives them.
+fn on_engine(engine: &Engine, executor: &Executor, input: &Tensor, gradient: bool) -> Result<Answer, Failure> {
+    let facts = executor.facts(&[input.shape().to_vec()]).or_incomplete()?;
+    let fact = &facts[&executor.graph().outputs[0]];
+    let as_declared = |values: Vec<f32>| -> Result<Tensor, Failure> {
+        let shape = fact.shape.clone().unwrap_or_default();
+        Ok(Tensor::floats(&shape, values).or_incomplete()?.cast(fact.element))
+    };
+    if !gradient {
+        return Ok((vec![as_declared(engine.outputs(&input.to_f32()))?], Vec::new()));
+    }
+    let ones = |_: usize, _: usize, _: &[f32], cotangent: &mut [f32]| {
+        cotangent.fill(1.0);
+        Ok::<(), Failure>(())
+    };
+    let (values, gradients) = engine.gradients(&input.to_f32(), 1, ones)?;
+    let by_input = |values| Tensor::floats(input.shape(), values).or_incomplete().map(Some);
+    Ok((vec![as_declared(values)?], gradients.into_iter().map(by_input).collect::<Result<_, _>>()?))
 }
 
 /// NumPy's name of an element type; it has none for `bfloat16`, whose values are stored as `float32`.

@@ -395,6 +395,21 @@ pub fn write(path: &Path, data: &Dataset) -> Result<(), DataError> {
     })
 }
 
+/// The samples that were written into `path`, row by row.
+pub(crate) fn read_back(path: &Path, data: &Dataset) -> Result<Samples, DataError> {
+    let mut values = Vec::with_capacity(data.samples().values().len());
+    for &index in data.samples().indices() {
+        let file = format!("{index:06}.hea");
+        let record = wfdb::read(&path.join(&file), data.samples().elements() as u64)?;
+        let stored = record.signals.iter().flat_map(|signal| signal.samples.iter().map(|&at| signal.physical(at)));
+        let row: Option<Vec<f32>> = stored.map(|value| value.map(|value| value as f32)).collect();
+        let mut row = row.ok_or_else(|| DataError::format(&file, "samples", "a value each", "a missing one"))?;
+        data.domain().store(&mut row);
+        values.extend(row);
+    }
+    Ok(Samples::new(values, data.samples().shape())?)
+}
+
 fn mark(sample: u64, code: u8) -> Annotation {
     Annotation { sample, code, text: String::new() }
 }

@@ -406,6 +406,17 @@ pub(crate) fn write_table(folder: &Path, data: &Dataset, names: &[String]) -> Re
     })
 }
 
+/// The samples that were written into `path`, row by row.
+pub(crate) fn read_back(path: &Path, data: &Dataset) -> Result<Samples, DataError> {
+    let folder = if data.is_segmentation() { path.join(masks::IMAGES) } else { path.to_owned() };
+    let mut values = Vec::with_capacity(data.samples().values().len());
+    for &index in data.samples().indices() {
+        let name = picture_name(index);
+        values.extend(picture::read(&folder.join(&name), &name, u64::MAX)?.values);
+    }
+    Ok(Samples::new(values, data.samples().shape())?)
+}
+
 /// Name and PNG bytes of each sample.
 pub(super) fn encoded(data: &Dataset) -> Result<Vec<(String, Vec<u8>)>, DataError> {
     let samples = data.samples();

@@ -20,7 +20,7 @@ use super::folder::{domain_of, encoded, entries};
 use super::picture::{self, Picture};
 use crate::{DataError, Dataset, OpenOptions, Split, Warning};
 
-const IMAGES: &str = "image";
+pub(super) const IMAGES: &str = "image";
 const MASKS: &str = "label";
 /// More values than this are no classes but grey levels.
 const MOST_CLASSES: usize = 64;

@@ -1,16 +1,22 @@
 //! One module a format, reading and writing.
 
 pub mod beats;
+pub mod boxes;
 pub mod dicom;
 pub mod edf;
 pub mod folder;
 mod labels;
 pub mod masks;
+pub mod meta_image;
 pub mod nifti;
 pub mod npy;
 pub mod npz;
+pub mod nrrd;
 pub(crate) mod picture;
+pub mod raster;
 pub mod recordings;
+pub mod table;
+pub mod volumes;
 pub mod wfdb;
 mod zip;
 

@@ -37,16 +37,16 @@ use crate::{DataError, OpenOptions, Warning};
 const HEADER_1: usize = 348;
 const HEADER_2: usize = 540;
 /// Greatest ratio of inflated to stored bytes of a `.nii.gz`; masks reach a few hundred.
-const RATIO: u64 = 500;
+pub(super) const RATIO: u64 = 500;
 /// Files up to this inflated size may have any ratio.
-const RATIO_FREE_BYTES: u64 = 64 << 20;
+pub(super) const RATIO_FREE_BYTES: u64 = 64 << 20;
 /// Bytes of padding that may follow the values.
 const PADDING: u64 = 64 << 10;
 const DESCRIPTION: &[u8] = b"written by nocebo; may be perturbed, not for clinical use";
 
 /// Type of the stored values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Stored {
+pub(super) enum Stored {
     U8,
     I8,
     U16,
@@ -78,16 +78,16 @@ impl Stored {
         Self::ALL.iter().find(|(stored, ..)| *stored == self).map_or((0, 0), |&(_, code, bits)| (code, bits))
     }
 
-    fn bytes(self) -> usize {
+    pub(super) fn bytes(self) -> usize {
         self.code().1 as usize / 8
     }
 
-    fn is_float(self) -> bool {
+    pub(super) fn is_float(self) -> bool {
         matches!(self, Self::F32 | Self::F64)
     }
 
     /// Least and greatest whole number of the type.
-    fn range(self) -> (f64, f64) {
+    pub(super) fn range(self) -> (f64, f64) {
         match self {
             Self::U8 => (0.0, f64::from(u8::MAX)),
             Self::I8 => (f64::from(i8::MIN), f64::from(i8::MAX)),
@@ -102,7 +102,7 @@ impl Stored {
     }
 
     /// The value of little-endian bytes.
-    fn decode(self, bytes: [u8; 8]) -> f64 {
+    pub(super) fn decode(self, bytes: [u8; 8]) -> f64 {
         let [a, b, c, d, ..] = bytes;
         match self {
             Self::U8 => f64::from(a),
@@ -119,7 +119,7 @@ impl Stored {
     }
 
     /// Little-endian bytes of a value that is in range; the first [`Stored::bytes`] count.
-    fn encode(self, value: f64) -> [u8; 8] {
+    pub(super) fn encode(self, value: f64) -> [u8; 8] {
         match self {
             Self::F64 => value.to_le_bytes(),
             Self::F32 => {
@@ -459,7 +459,7 @@ fn read_values(mut source: Source, header: &Header, count: u64, file: &str) -> R
     Ok(values)
 }
 
-fn is_usable_spacing(spacing: f64) -> bool {
+pub(super) fn is_usable_spacing(spacing: f64) -> bool {
     (1e-6..=1e6).contains(&spacing)
 }
 
