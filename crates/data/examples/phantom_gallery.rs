@@ -1,5 +1,6 @@
 //! Writes `docs/phantoms.md` and its pictures: `phantom_gallery FOLDER [MODALITY [SEED]]`; with a modality, its picture alone.
 
+use std::fmt::Write;
 use std::path::Path;
 
 use nocebo_core::Seed;
@@ -65,9 +66,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         sheet(name, seed)?.write(&pictures.join(format!("{name}.png")))?;
         let shape = Phantom::new(name, None, None)?.domain().shape().to_vec();
         let classes = modality.classes.join(", ");
-        page += &format!(
-            "\n## {name}\n\n{about}. Classes: {classes}. Shape {shape:?}.\n\n![{about}](phantoms/{name}.png)\n"
-        );
+        writeln!(page, "\n## {name}\n\n{about}. Classes: {classes}. Shape {shape:?}.\n")?;
+        writeln!(page, "![{about}](phantoms/{name}.png)")?;
     }
     if only.is_none() {
         std::fs::write(Path::new(&folder).join("phantoms.md"), page)?;
