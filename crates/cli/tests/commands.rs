@@ -55,7 +55,7 @@ fn phantoms_are_listed_written_and_trained_on() {
     let folder = tempfile::tempdir().unwrap();
     let listed = succeed(folder.path(), "phantom --list");
     assert!(listed.lines().count() >= 14 && listed.contains("ct-slice"), "{listed}");
-    for (modality, architecture) in [("mammogram", "mlp"), ("ppg", "resnet1d")] {
+    for (modality, architecture) in [("mammogram", "mlp"), ("ppg", "resnet1d"), ("eeg", "resnet1d")] {
         let out = succeed(folder.path(), &format!("phantom {modality} --count 40 --size 64 --seed 1 --out {modality}"));
         assert!(out.contains("wrote 40"), "{out}");
         let out = succeed(
@@ -64,10 +64,17 @@ fn phantoms_are_listed_written_and_trained_on() {
         );
         assert!(out.contains("test accuracy"), "{out}");
     }
-    let attacked =
-        "attack --model ppg.onnx --data ppg --attack fgsm --threat linf:0.01 --samples 3 --seed 1 --out adversarial";
-    succeed(folder.path(), attacked);
-    assert!(folder.path().join("adversarial/labels.csv").is_file());
+    // WFDB and EDF records.
+    for (modality, epsilon) in [("ppg", "0.01"), ("eeg", "2uV")] {
+        let attacked = format!(
+            "attack --model {modality}.onnx --data {modality} --attack fgsm --threat linf:{epsilon} --samples 3 --seed 1 \
+             --out adversarial-{modality}"
+        );
+        succeed(folder.path(), &attacked);
+        assert!(folder.path().join(format!("adversarial-{modality}/labels.csv")).is_file());
+        let said = succeed(folder.path(), &format!("data inspect {modality}"));
+        assert!(said.contains("records (WFDB, EDF)"), "{said}");
+    }
     let (code, _, error) = nocebo(folder.path(), "phantom x-ray --out x");
     assert!(code == 2 && error.contains("ct-slice"), "{code} {error}");
     let (code, _, error) = nocebo(folder.path(), "phantom ppg --count 40 --out ppg");

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use nocebo_core::segmentation::IGNORED;
 use nocebo_core::{Domain, Label, Samples, Seed, has_finding};
 
+use crate::formats::beats;
 use crate::formats::table::Table;
 use crate::formats::volumes::Files;
 use crate::{DataError, Split};
@@ -43,6 +44,23 @@ pub(crate) enum Origin {
     Table(Arc<Table>),
     /// Volumes, of which samples are the centre.
     Volumes(Arc<Files>),
+}
+
+/// What a data set is written as, and read back from.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Form<'a> {
+    /// Lines of a table.
+    Table(&'a Table),
+    /// Volumes.
+    Volumes(&'a Files),
+    /// Copies of these DICOM files, one a sample.
+    Dicom(&'a [PathBuf]),
+    /// WFDB records of one annotated beat.
+    Beats,
+    /// WFDB or EDF records with a `labels.csv`.
+    Recordings,
+    /// Pictures, with masks where there are any.
+    Pictures,
 }
 
 /// Something that was noticed while reading and that may change a result.
@@ -220,11 +238,15 @@ impl Dataset {
         }
     }
 
-    /// The volumes that the samples are the centres of.
-    pub(crate) fn volumes(&self) -> Option<&Files> {
-        match &self.origin {
-            Some(Origin::Volumes(files)) => Some(files),
-            _ => None,
+    /// What the data are written as.
+    pub(crate) fn form(&self) -> Form<'_> {
+        match (&self.origin, &self.files) {
+            (Some(Origin::Table(table)), _) => Form::Table(table),
+            (Some(Origin::Volumes(files)), _) => Form::Volumes(files),
+            (None, Some(files)) => Form::Dicom(files),
+            (None, None) if beats::are_beats(self) => Form::Beats,
+            (None, None) if self.frequency.is_some() => Form::Recordings,
+            (None, None) => Form::Pictures,
         }
     }
 
@@ -275,11 +297,6 @@ impl Dataset {
     /// Samples a second of signals, in hertz.
     pub fn frequency(&self) -> Option<f64> {
         self.frequency
-    }
-
-    /// The DICOM file of each sample.
-    pub(crate) fn files(&self) -> Option<&[PathBuf]> {
-        self.files.as_deref()
     }
 
     /// Where the data come from, in words.

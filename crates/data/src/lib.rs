@@ -18,6 +18,7 @@ use std::path::Path;
 
 use nocebo_core::Samples;
 
+use dataset::Form;
 pub use dataset::{Dataset, Statistics, Warning};
 pub use error::DataError;
 pub use options::{Limits, OpenOptions};
@@ -48,18 +49,14 @@ pub fn open(path: impl AsRef<Path>, split: Split) -> Result<Dataset, DataError> 
 /// When a value is not on the domain's grid, and as [`formats::dicom::write_copies`], [`formats::beats::write`],
 /// [`formats::recordings::write`] and [`formats::folder::write`].
 pub fn write(path: impl AsRef<Path>, data: &Dataset) -> Result<(), DataError> {
-    if let Some(table) = data.table() {
-        formats::table::write(path.as_ref(), data, table)
-    } else if let Some(files) = data.volumes() {
-        formats::volumes::write(path.as_ref(), data, files)
-    } else if data.files().is_some() {
-        formats::dicom::write_copies(path.as_ref(), data)
-    } else if formats::beats::are_beats(data) {
-        formats::beats::write(path.as_ref(), data)
-    } else if data.frequency().is_some() {
-        formats::recordings::write(path.as_ref(), data)
-    } else {
-        formats::folder::write(path.as_ref(), data)
+    let path = path.as_ref();
+    match data.form() {
+        Form::Table(table) => formats::table::write(path, data, table),
+        Form::Volumes(files) => formats::volumes::write(path, data, files),
+        Form::Dicom(_) => formats::dicom::write_copies(path, data),
+        Form::Beats => formats::beats::write(path, data),
+        Form::Recordings => formats::recordings::write(path, data),
+        Form::Pictures => formats::folder::write(path, data),
     }
 }
 
@@ -70,16 +67,13 @@ pub fn write(path: impl AsRef<Path>, data: &Dataset) -> Result<(), DataError> {
 /// When a file cannot be read, or they are not as many or of another shape than those of `data`.
 pub fn read_back(path: impl AsRef<Path>, data: &Dataset) -> Result<Samples, DataError> {
     let path = path.as_ref();
-    let samples = if data.table().is_some() {
-        formats::table::read_back(path)?
-    } else if let Some(files) = data.volumes() {
-        formats::volumes::read_back(path, data, files)?
-    } else if data.files().is_some() {
-        formats::dicom::read_back(path, data)?
-    } else if data.frequency().is_some() {
-        formats::beats::read_back(path, data)?
-    } else {
-        formats::folder::read_back(path, data)?
+    let samples = match data.form() {
+        Form::Table(_) => formats::table::read_back(path)?,
+        Form::Volumes(files) => formats::volumes::read_back(path, data, files)?,
+        Form::Dicom(_) => formats::dicom::read_back(path, data)?,
+        Form::Beats => formats::beats::read_back(path, data)?,
+        Form::Recordings => formats::recordings::read_back(path, data)?,
+        Form::Pictures => formats::folder::read_back(path, data)?,
     };
     let samples = samples.with_indices(data.samples().indices().to_vec())?;
     Ok(data.clone().with_samples(samples)?.samples().clone())

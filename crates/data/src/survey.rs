@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use nocebo_core::Column;
 
+use crate::dataset::Form;
 use crate::{DataError, Dataset, OpenOptions, Split, Warning, leaks, open_with};
 
 /// A description of a data set.
@@ -131,13 +132,14 @@ impl Survey {
 
 fn format_of(path: &Path, data: &Dataset) -> &'static str {
     let extension = path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("npz"));
-    match data {
-        data if data.table().is_some() => "table (CSV)",
-        data if data.volumes().is_some() => "volumes (NIfTI, NRRD, MetaImage)",
-        data if data.files().is_some() => "DICOM images",
-        data if data.frequency().is_some() => "WFDB records with annotated beats",
-        _ if extension => "arrays (npz)",
-        _ => "pictures (PNG, JPEG)",
+    match data.form() {
+        Form::Table(_) => "table (CSV)",
+        Form::Volumes(_) => "volumes (NIfTI, NRRD, MetaImage)",
+        Form::Dicom(_) => "DICOM images",
+        Form::Beats => "WFDB records with annotated beats",
+        Form::Recordings => "records (WFDB, EDF)",
+        Form::Pictures if extension => "arrays (npz)",
+        Form::Pictures => "pictures (PNG, JPEG)",
     }
 }
 

@@ -121,7 +121,7 @@ pub fn write(path: &Path, data: &Dataset) -> Result<(), DataError> {
     if steps >= 65536.0 {
         return Err(refuse("a recording of more than 16 bits").into());
     }
-    let edf = *domain.unit() == Unit::Microvolt;
+    let edf = is_written_as_edf(domain);
     let unit = if edf { "uV" } else { domain.unit().symbol() }.to_owned();
     let format = if steps < 4095.0 { Format::Packed12 } else { Format::Little(2) };
     let least = if edf { -32768.0 } else { f64::from(format.missing()) + 1.0 };
@@ -141,8 +141,7 @@ pub fn write(path: &Path, data: &Dataset) -> Result<(), DataError> {
         };
         records.push((0..channels).map(|channel| stored(channel).collect()).collect::<Vec<Vec<i32>>>());
     }
-    let ending = if edf { "edf" } else { "hea" };
-    let names: Vec<String> = data.samples().indices().iter().map(|index| format!("{index:06}.{ending}")).collect();
+    let names = names(data);
     super::write_new_folder(path, |folder| {
         for (record, name) in records.into_iter().zip(&names) {
             let signals = record.into_iter().enumerate();
@@ -181,6 +180,27 @@ pub fn write(path: &Path, data: &Dataset) -> Result<(), DataError> {
         }
         folder::write_table(folder, data, &names)
     })
+}
+
+fn is_written_as_edf(domain: &Domain) -> bool {
+    *domain.unit() == Unit::Microvolt
+}
+
+/// Names of written records: the numbers of the samples.
+fn names(data: &Dataset) -> Vec<String> {
+    let ending = if is_written_as_edf(data.domain()) { "edf" } else { "hea" };
+    data.samples().indices().iter().map(|index| format!("{index:06}.{ending}")).collect()
+}
+
+/// The samples that were written into `path`, row by row.
+pub(crate) fn read_back(path: &Path, data: &Dataset) -> Result<Samples, DataError> {
+    let mut values = Vec::with_capacity(data.samples().values().len());
+    for name in names(data) {
+        let (_, mut row) = one(&path.join(&name), &name, data.samples().elements() as u64)?;
+        data.domain().store(&mut row);
+        values.extend(row);
+    }
+    Ok(Samples::new(values, data.samples().shape())?)
 }
 
 /// Bounds and steps are known to single precision; the nearest number of seven digits is what was meant.

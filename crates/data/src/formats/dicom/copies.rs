@@ -13,6 +13,7 @@ use super::child::Reader;
 use super::image::{Image, Storage};
 use super::write::{Elements, NewImage, elements_of, name_of, write_files};
 use super::{seen, tags};
+use crate::dataset::Form;
 use crate::{DataError, Dataset, Limits};
 
 /// In the description of the series, at most 64 characters.
@@ -33,7 +34,7 @@ const EXPLANATION: &str = concat!(
 /// When a source cannot be read again, holds a table or floats or more than 16 bits, or a value is none that it can store; when
 /// the data came from other files; when the folder exists or cannot be written.
 pub fn write_copies(path: &Path, data: &Dataset) -> Result<(), DataError> {
-    let (Some(files), Some(patients), false) = (data.files(), data.patients(), data.is_segmentation()) else {
+    let (Form::Dicom(files), Some(patients), false) = (data.form(), data.patients(), data.is_segmentation()) else {
         return Err(
             nocebo_core::Error::unsupported("a perturbed copy", "the data are not images of DICOM files").into()
         );

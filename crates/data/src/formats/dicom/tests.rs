@@ -534,7 +534,7 @@ fn perturbed_copies_are_read_back_as_they_were_written_and_name_nobody() {
         let out = parent.path().join("out");
         crate::write(&out, &perturbed).unwrap();
 
-        let sources = data.files().unwrap();
+        let crate::dataset::Form::Dicom(sources) = data.form() else { panic!("no DICOM files") };
         for (row, source) in sources.iter().enumerate() {
             let (before, after) =
                 (read(&fs::read(source).unwrap()).unwrap(), fs::read(out.join(format!("{row:06}.dcm"))).unwrap());
