@@ -47,6 +47,53 @@ pub(super) struct Listing {
     pub(super) warnings: Vec<Warning>,
 }
 
+impl Listing {
+    /// The rows of a split: as the listing says, with a warning where patients are in two of them, or else drawn.
+    pub(super) fn rows_of(
+        &mut self,
+        folder: &str,
+        split: Split,
+        options: &OpenOptions,
+    ) -> Result<Vec<usize>, DataError> {
+        let patients = self.patients.as_deref();
+        let splits = match self.splits.take() {
+            Some(splits) => {
+                self.warnings.extend(patient_warnings(&splits, patients));
+                splits
+            }
+            None => assign(&self.labels, patients, options.fractions, options.seed)?,
+        };
+        let rows: Vec<usize> = (0..splits.len()).filter(|&row| splits[row] == split).collect();
+        if rows.is_empty() {
+            return Err(DataError::Empty { file: folder.to_owned(), split: split.to_string() });
+        }
+        Ok(rows)
+    }
+
+    /// The data set of these rows, with their values one after the other.
+    pub(super) fn dataset(
+        self,
+        (folder, split): (&str, Split),
+        rows: &[usize],
+        values: Vec<f32>,
+        domain: Domain,
+    ) -> Result<Dataset, DataError> {
+        let samples =
+            Samples::new(values, domain.shape())?.with_indices(rows.iter().map(|&row| row as u64).collect())?;
+        let labels = rows.iter().map(|&row| self.labels[row].clone()).collect();
+        let source = format!("{folder}, {split} split");
+        let mut data = Dataset::new(source, samples, labels, self.class_names, domain)?.warned(self.warnings);
+        let pick = |column: &Vec<String>| rows.iter().map(|&row| column[row].clone()).collect();
+        if let Some(patients) = &self.patients {
+            data = data.with_patients(pick(patients))?;
+        }
+        for (name, column) in &self.groups {
+            data = data.with_group(name, pick(column))?;
+        }
+        Ok(data)
+    }
+}
+
 /// Reads one split.
 ///
 /// # Errors
@@ -63,17 +110,7 @@ pub fn read(path: &Path, split: Split, options: &OpenOptions) -> Result<Dataset,
     if listing.files.is_empty() {
         return Err(DataError::Empty { file: folder, split: split.to_string() });
     }
-    let splits = match listing.splits.take() {
-        Some(splits) => {
-            listing.warnings.extend(patient_warnings(&splits, listing.patients.as_deref()));
-            splits
-        }
-        None => assign(&listing.labels, listing.patients.as_deref(), options.fractions, options.seed)?,
-    };
-    let rows: Vec<usize> = (0..splits.len()).filter(|&row| splits[row] == split).collect();
-    if rows.is_empty() {
-        return Err(DataError::Empty { file: folder, split: split.to_string() });
-    }
+    let rows = listing.rows_of(&folder, split, options)?;
     read_pictures(path, &folder, split, listing, rows, options)
 }
 
@@ -127,18 +164,7 @@ fn read_pictures(
         return Err(DataError::Empty { file: folder.to_owned(), split: split.to_string() });
     };
     let domain = domain_of(shape, bits, options)?;
-    let samples = Samples::new(values, &shape)?.with_indices(kept.iter().map(|&row| row as u64).collect())?;
-    let pick = |column: &Vec<String>| kept.iter().map(|&row| column[row].clone()).collect();
-    let labels = kept.iter().map(|&row| listing.labels[row].clone()).collect();
-    let source = format!("{folder}, {split} split");
-    let mut data = Dataset::new(source, samples, labels, listing.class_names, domain)?.warned(listing.warnings);
-    if let Some(patients) = &listing.patients {
-        data = data.with_patients(pick(patients))?;
-    }
-    for (name, column) in &listing.groups {
-        data = data.with_group(name, pick(column))?;
-    }
-    Ok(data)
+    listing.dataset((folder, split), &kept, values, domain)
 }
 
 /// What the values of pictures mean.

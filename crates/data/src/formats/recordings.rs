@@ -11,7 +11,6 @@ use nocebo_core::{Domain, DomainConfig, Field, Samples, Unit};
 use super::folder::{self, Listing};
 use super::wfdb::Format;
 use super::{edf, wfdb};
-use crate::split::assign;
 use crate::{DataError, Dataset, OpenOptions, Split};
 
 /// What all recordings must share.
@@ -43,14 +42,7 @@ fn is_edf(file: &str) -> bool {
 pub fn read(path: &Path, split: Split, options: &OpenOptions) -> Result<Dataset, DataError> {
     let name = super::file_name(path);
     let mut listing: Listing = folder::list_table(path, options)?;
-    let splits = match listing.splits.take() {
-        Some(splits) => {
-            listing.warnings.extend(folder::patient_warnings(&splits, listing.patients.as_deref()));
-            splits
-        }
-        None => assign(&listing.labels, listing.patients.as_deref(), options.fractions, options.seed)?,
-    };
-    let rows: Vec<usize> = (0..splits.len()).filter(|&row| splits[row] == split).collect();
+    let rows = listing.rows_of(&name, split, options)?;
     let (mut values, mut first): (Vec<f32>, Option<(usize, Shared)>) = (Vec::new(), None);
     for &row in &rows {
         let file = &listing.files[row];
@@ -84,18 +76,7 @@ pub fn read(path: &Path, split: Split, options: &OpenOptions) -> Result<Dataset,
         region: None,
     }
     .try_into()?;
-    let samples = Samples::new(values, domain.shape())?.with_indices(rows.iter().map(|&row| row as u64).collect())?;
-    let labels = rows.iter().map(|&row| listing.labels[row].clone()).collect();
-    let data = Dataset::new(format!("{name}, {split} split"), samples, labels, listing.class_names, domain)?;
-    let mut data = data.with_frequency(shared.frequency).warned(listing.warnings);
-    let pick = |column: &Vec<String>| rows.iter().map(|&row| column[row].clone()).collect();
-    if let Some(patients) = &listing.patients {
-        data = data.with_patients(pick(patients))?;
-    }
-    for (group, column) in &listing.groups {
-        data = data.with_group(group, pick(column))?;
-    }
-    Ok(data)
+    Ok(listing.dataset((&name, split), &rows, values, domain)?.with_frequency(shared.frequency))
 }
 
 /// Writes the samples as records named by their index with a `labels.csv` into the new folder `path`, under a temporary name until

@@ -18,11 +18,10 @@ use std::sync::Arc;
 
 use nocebo_core::{Domain, DomainConfig, Field, Label, Samples};
 
-use super::folder::{self, Listing, entries, patient_warnings};
+use super::folder::{self, Listing, entries};
 use super::labels::named;
 use super::{meta_image, nifti, nrrd, raster};
 use crate::dataset::Origin;
-use crate::split::assign;
 use crate::{DataError, Dataset, OpenOptions, Split, Warning};
 
 const FOLDERS: [(&str, &str); 3] = [("images", "labels"), ("image", "label"), ("imagesTr", "labelsTr")];
@@ -131,30 +130,11 @@ pub fn read(path: &Path, split: Split, options: &OpenOptions) -> Result<Dataset,
     if let Some(mask_files) = &mask_files {
         (listing.labels, listing.class_names) = read_masks(path, mask_files, &listing.files, &read, &shape, options)?;
     }
-    let splits = match listing.splits.take() {
-        Some(splits) => {
-            listing.warnings.extend(patient_warnings(&splits, listing.patients.as_deref()));
-            splits
-        }
-        None => assign(&listing.labels, listing.patients.as_deref(), options.fractions, options.seed)?,
-    };
-    let rows: Vec<usize> = (0..splits.len()).filter(|&row| splits[row] == split).collect();
-    if rows.is_empty() {
-        return Err(DataError::Empty { file: folder, split: split.to_string() });
-    }
+    let rows = listing.rows_of(&folder, split, options)?;
     let values = rows.iter().flat_map(|&row| centre(read[row].samples(), &shape)).collect();
-    let samples = Samples::new(values, &shape)?.with_indices(rows.iter().map(|&row| row as u64).collect())?;
-    let labels = rows.iter().map(|&row| listing.labels[row].clone()).collect();
-    let source = format!("{folder}, {split} split");
-    let mut data = Dataset::new(source, samples, labels, listing.class_names, domain)?.warned(listing.warnings);
-    let pick = |column: &Vec<String>| rows.iter().map(|&row| column[row].clone()).collect();
-    if let Some(patients) = &listing.patients {
-        data = data.with_patients(pick(patients))?;
-    }
-    for (name, column) in &listing.groups {
-        data = data.with_group(name, pick(column))?;
-    }
-    let files = Files { folder: path.to_owned(), volumes: listing.files, masks: mask_files };
+    let volumes = std::mem::take(&mut listing.files);
+    let data = listing.dataset((&folder, split), &rows, values, domain)?;
+    let files = Files { folder: path.to_owned(), volumes, masks: mask_files };
     Ok(data.with_origin(Origin::Volumes(Arc::new(files))))
 }
 

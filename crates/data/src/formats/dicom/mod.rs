@@ -43,7 +43,7 @@ use std::fs::File;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
-use nocebo_core::{Domain, DomainConfig, Field, Samples, Unit};
+use nocebo_core::{Domain, DomainConfig, Field, Unit};
 
 pub use child::isolate;
 pub use copies::{read_back, write_copies};
@@ -52,7 +52,6 @@ pub use write::{Acquisition, NewImage, write_dataset, write_image};
 
 use super::folder::{self, Listing, entries};
 use super::labels::named;
-use crate::split::assign;
 use crate::{DataError, Dataset, Limits, OpenOptions, Split, Warning};
 use child::Reader;
 
@@ -175,17 +174,8 @@ pub fn read(path: &Path, split: Split, options: &OpenOptions) -> Result<Dataset,
     });
     check_distinct(&listing.files, &headers)?;
 
-    let splits = match listing.splits.take() {
-        Some(splits) => {
-            listing.warnings.extend(folder::patient_warnings(&splits, listing.patients.as_deref()));
-            splits
-        }
-        None => assign(&listing.labels, listing.patients.as_deref(), options.fractions, options.seed)?,
-    };
-    let rows: Vec<usize> = (0..splits.len()).filter(|&row| splits[row] == split && headers[row].is_some()).collect();
-    if rows.is_empty() {
-        return Err(DataError::Empty { file: name, split: split.to_string() });
-    }
+    let mut rows = listing.rows_of(&name, split, options)?;
+    rows.retain(|&row| headers[row].is_some());
     read_images(path, &name, (split, &rows), listing, &mut reader, options)
 }
 
@@ -305,20 +295,8 @@ fn read_images(
         listing.warnings.push(Warning::Assumption { text });
     }
     listing.warnings.extend(warnings.into_iter().map(|text| Warning::Assumption { text }));
-    let samples = Samples::new(values, domain.shape())?.with_indices(kept.iter().map(|&row| row as u64).collect())?;
-    let labels = kept.iter().map(|&row| listing.labels[row].clone()).collect();
-    let source = format!("{name}, {split} split");
     let files: Vec<PathBuf> = kept.iter().map(|&row| path.join(&listing.files[row])).collect();
-    let pick = |column: &Vec<String>| kept.iter().map(|&row| column[row].clone()).collect();
-    let mut data =
-        Dataset::new(source, samples, labels, listing.class_names, domain)?.with_files(files)?.warned(listing.warnings);
-    if let Some(patients) = &listing.patients {
-        data = data.with_patients(pick(patients))?;
-    }
-    for (name, column) in &listing.groups {
-        data = data.with_group(name, pick(column))?;
-    }
-    Ok(data)
+    listing.dataset((name, split), &kept, values, domain)?.with_files(files)
 }
 
 /// What all images of a data set have in common.
