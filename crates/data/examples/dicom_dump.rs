@@ -3,22 +3,15 @@
 //! Prints one line a file, with tabs between its path in the folder, the milliseconds that it took, and shape, unit and number
 //! of warnings, or why it is refused. The values of the file in line N go to `NEW_FOLDER/N.f32`, little endian.
 
-use std::path::{Path, PathBuf};
+mod walk;
+
+use std::path::PathBuf;
 use std::time::Instant;
 
 use nocebo_data::Limits;
 use nocebo_data::formats::dicom;
 
-fn files(folder: &Path, found: &mut Vec<PathBuf>) {
-    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
-    for path in entries.map(|entry| entry.path()) {
-        if path.is_dir() {
-            files(&path, found);
-        } else {
-            found.push(path);
-        }
-    }
-}
+use walk::files;
 
 #[expect(clippy::print_stdout, reason = "its output is its purpose")]
 fn main() {

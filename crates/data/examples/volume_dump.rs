@@ -1,6 +1,8 @@
 //! Reads each volume below the given folders, and writes its values and the volume again into a new folder, for
 //! `bench/volume_agreement.py`.
 
+mod walk;
+
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
@@ -8,16 +10,7 @@ use nocebo_core::Samples;
 use nocebo_data::formats::{meta_image, nifti, nrrd};
 use nocebo_data::{DataError, OpenOptions};
 
-fn files(folder: &Path, found: &mut Vec<PathBuf>) {
-    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
-    for path in entries.map(|entry| entry.path()) {
-        if path.is_dir() {
-            files(&path, found);
-        } else {
-            found.push(path);
-        }
-    }
-}
+use walk::files;
 
 /// The samples of a volume, written again under `out` with the ending of its format; `None` for other files.
 fn copied(path: &Path, out: &Path) -> Option<Result<(Samples, PathBuf), DataError>> {

@@ -1,9 +1,13 @@
 //! Prints what each WFDB header and annotation file below the given folders holds, for `bench/wfdb_agreement.py`.
 
-use std::path::{Path, PathBuf};
+mod walk;
+
+use std::path::Path;
 
 use nocebo_data::formats::wfdb;
 use sha2::{Digest, Sha256};
+
+use walk::files;
 
 const LIMIT: u64 = 1 << 28;
 
@@ -12,17 +16,6 @@ fn digest(values: impl Iterator<Item = i64>) -> String {
     values.for_each(|value| hasher.update(value.to_le_bytes()));
     let start = hasher.finalize().iter().take(8).fold(0, |number: u64, byte| number << 8 | u64::from(*byte));
     format!("{start:016x}")
-}
-
-fn files(folder: &Path, found: &mut Vec<PathBuf>) {
-    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
-    for path in entries.map(|entry| entry.path()) {
-        if path.is_dir() {
-            files(&path, found);
-        } else {
-            found.push(path);
-        }
-    }
 }
 
 #[expect(clippy::print_stdout, reason = "its output is its purpose")]
