@@ -17,7 +17,7 @@ use std::path::Path;
 use nocebo_core::Samples;
 
 use super::nifti::Stored;
-use super::raster::{self, Layout, NOTE, Packing, Volume};
+use super::raster::{self, Fields, Layout, NOTE, Packing, Volume};
 use crate::{DataError, OpenOptions};
 
 /// Fields that say where the voxels lie.
@@ -62,25 +62,13 @@ pub fn read(path: &Path, options: &OpenOptions) -> Result<Volume, DataError> {
         line.split_once('=').is_none_or(|(name, _)| name.trim() == "ElementDataFile")
     })
     .map_err(|error| if matches!(error, DataError::Read { .. }) { error } else { kind() })?;
-    let fields: Option<Vec<(&str, &str)>> =
-        lines.iter().map(|line| line.split_once('=').map(|(name, value)| (name.trim(), value.trim()))).collect();
-    let fields = fields.ok_or_else(kind)?;
-    let find = |names: &[&str]| fields.iter().find(|(name, _)| names.contains(name)).map(|(_, value)| *value);
-    let need = |name: &'static str| {
-        find(&[name]).ok_or_else(|| DataError::format(&file, "header", format!("a field `{name}`"), "none"))
-    };
+    let pairs =
+        lines.iter().map(|line| line.split_once('=').map(|(name, value)| (name.trim().to_owned(), value.trim())));
+    let fields = Fields { file: &file, pairs: pairs.collect::<Option<_>>().ok_or_else(kind)? };
+    let find = |names: &[&str]| fields.find(names);
     let is_true = |names: &[&str]| find(names).is_some_and(|value| value.eq_ignore_ascii_case("true") || value == "1");
-    let sides: Vec<u64> = raster::numbers(&file, "DimSize", need("DimSize")?)?;
-    let dimension = need("NDims")?;
-    if dimension.parse() != Ok(sides.len()) {
-        return Err(DataError::format(
-            &file,
-            "NDims",
-            format!("{}, one a size", sides.len()),
-            format!("`{dimension}`"),
-        ));
-    }
-    let name = need("ElementType")?;
+    let sides = fields.sides("NDims", "DimSize")?;
+    let name = fields.need("ElementType")?;
     let Some((_, stored)) = TYPES.iter().find(|(known, _)| *known == name) else {
         return Err(DataError::refused(&file, "a type that is no number", "store numbers of 8 to 64 bits"));
     };
@@ -97,7 +85,7 @@ pub fn read(path: &Path, options: &OpenOptions) -> Result<Volume, DataError> {
         Some(text) => raster::numbers(&file, "ElementSpacing", text)?,
         None => vec![1.0; sides.len()],
     };
-    let detached = Some(need("ElementDataFile")?).filter(|name| *name != "LOCAL").map(str::to_owned);
+    let detached = Some(fields.need("ElementDataFile")?).filter(|name| *name != "LOCAL").map(str::to_owned);
     let layout = Layout {
         sides,
         stored: *stored,
@@ -105,11 +93,7 @@ pub fn read(path: &Path, options: &OpenOptions) -> Result<Volume, DataError> {
         packing: if is_true(&["CompressedData"]) { Packing::Zlib } else { Packing::Raw },
         detached,
         spacing: spacing.into_iter().map(f64::abs).collect(),
-        geometry: fields
-            .iter()
-            .filter(|(name, _)| GEOMETRY.contains(name))
-            .map(|(name, value)| format!("{name} = {value}"))
-            .collect(),
+        geometry: fields.lines(&GEOMETRY, " = "),
     };
     raster::values(path, &file, layout, rest, options)
 }

@@ -16,7 +16,7 @@ use std::path::Path;
 use nocebo_core::Samples;
 
 use super::nifti::Stored;
-use super::raster::{self, Layout, NOTE, Packing, Volume};
+use super::raster::{self, Fields, Layout, NOTE, Packing, Volume};
 use crate::{DataError, OpenOptions};
 
 /// Fields that say where the voxels lie.
@@ -53,29 +53,18 @@ pub fn read(path: &Path, options: &OpenOptions) -> Result<Volume, DataError> {
     {
         return Err(kind());
     }
-    let fields: Vec<(String, &str)> = lines[1..]
+    let pairs = lines[1..]
         .iter()
         .filter(|line| !line.starts_with('#') && !line.contains(":="))
         .filter_map(|line| line.split_once(':'))
         .map(|(name, value)| (name.trim().to_ascii_lowercase(), value.trim()))
         .collect();
-    let find = |names: &[&str]| fields.iter().find(|(name, _)| names.contains(&name.as_str())).map(|(_, value)| *value);
-    let need = |name: &'static str| {
-        find(&[name]).ok_or_else(|| DataError::format(&file, "header", format!("a field `{name}`"), "none"))
-    };
-    let sides: Vec<u64> = raster::numbers(&file, "sizes", need("sizes")?)?;
-    let dimension = need("dimension")?;
-    if dimension.parse() != Ok(sides.len()) {
-        return Err(DataError::format(
-            &file,
-            "dimension",
-            format!("{}, one a size", sides.len()),
-            format!("`{dimension}`"),
-        ));
-    }
-    let stored = stored(need("type")?)
+    let fields = Fields { file: &file, pairs };
+    let find = |names: &[&str]| fields.find(names);
+    let sides = fields.sides("dimension", "sizes")?;
+    let stored = stored(fields.need("type")?)
         .ok_or_else(|| DataError::refused(&file, "a type that is no number", "store numbers of 8 to 64 bits"))?;
-    let packing = match need("encoding")?.to_ascii_lowercase().as_str() {
+    let packing = match fields.need("encoding")?.to_ascii_lowercase().as_str() {
         "raw" => Packing::Raw,
         "gzip" | "gz" => Packing::Gzip,
         _ => return Err(DataError::refused(&file, "values that are neither raw nor gzip", "save them as gzip")),
@@ -98,11 +87,7 @@ pub fn read(path: &Path, options: &OpenOptions) -> Result<Volume, DataError> {
         }
     }
     let spacing = spacing(&file, sides.len(), find(&["spacings"]), find(&["space directions"]))?;
-    let geometry = fields
-        .iter()
-        .filter(|(name, _)| GEOMETRY.contains(&name.as_str()))
-        .map(|(name, value)| format!("{name}: {value}"))
-        .collect();
+    let geometry = fields.lines(&GEOMETRY, ": ");
     let detached = find(&["data file", "datafile"]).map(str::to_owned);
     let layout = Layout { sides, stored, big_endian, packing, detached, spacing, geometry };
     raster::values(path, &file, layout, rest, options)

@@ -102,6 +102,39 @@ pub(super) fn header(
     }
 }
 
+/// What a header says, field by field.
+pub(super) struct Fields<'a> {
+    pub(super) file: &'a str,
+    pub(super) pairs: Vec<(String, &'a str)>,
+}
+
+impl Fields<'_> {
+    /// The first field of any of these names.
+    pub(super) fn find(&self, names: &[&str]) -> Option<&str> {
+        self.pairs.iter().find(|(name, _)| names.contains(&name.as_str())).map(|(_, value)| *value)
+    }
+
+    pub(super) fn need(&self, name: &str) -> Result<&str, DataError> {
+        self.find(&[name]).ok_or_else(|| DataError::format(self.file, "header", format!("a field `{name}`"), "none"))
+    }
+
+    /// The sizes, as many as the field `dimension` says.
+    pub(super) fn sides(&self, dimension: &'static str, sizes: &'static str) -> Result<Vec<u64>, DataError> {
+        let sides: Vec<u64> = numbers(self.file, sizes, self.need(sizes)?)?;
+        let said = self.need(dimension)?;
+        if said.parse() == Ok(sides.len()) {
+            return Ok(sides);
+        }
+        Err(DataError::format(self.file, dimension, format!("{}, one a size", sides.len()), format!("`{said}`")))
+    }
+
+    /// The fields of these names as lines.
+    pub(super) fn lines(&self, names: &[&str], separator: &str) -> Vec<String> {
+        let kept = self.pairs.iter().filter(|(name, _)| names.contains(&name.as_str()));
+        kept.map(|(name, value)| format!("{name}{separator}{value}")).collect()
+    }
+}
+
 /// Numbers between blanks.
 pub(super) fn numbers<T: std::str::FromStr>(file: &str, field: &str, text: &str) -> Result<Vec<T>, DataError> {
     let parsed: Option<Vec<T>> = text.split_whitespace().map(|part| part.parse().ok()).collect();
