@@ -4,6 +4,8 @@
 //! the same signals, frequency, length and scaling; these give shape, unit, bounds and stored step. A folder of WFDB records
 //! without the table is one of annotated beats, see [`beats`](super::beats).
 
+use std::fs::File;
+use std::io::{BufRead as _, BufReader, Read as _};
 use std::path::Path;
 
 use nocebo_core::{Domain, DomainConfig, Field, Samples, Unit};
@@ -12,6 +14,9 @@ use super::folder::{self, Listing};
 use super::wfdb::Format;
 use super::{edf, wfdb};
 use crate::{DataError, Dataset, OpenOptions, Split};
+
+/// Bytes of the table that are looked at to find out what its first line names.
+const LOOKED_AT: u64 = 1 << 20;
 
 /// What all recordings must share.
 #[derive(Debug, PartialEq)]
@@ -25,8 +30,10 @@ struct Shared {
 
 /// Whether the first line of the folder's table names a recording.
 pub fn is_layout(path: &Path) -> bool {
-    let table = std::fs::read_to_string(path.join(folder::TABLE)).unwrap_or_default();
-    let first = table.lines().nth(1).unwrap_or_default();
+    let Ok(table) = File::open(path.join(folder::TABLE)) else { return false };
+    let mut lines = BufReader::new(table.take(LOOKED_AT)).lines();
+    // What cannot be read is refused by whoever reads all of it.
+    let first = lines.nth(1).and_then(Result::ok).unwrap_or_default();
     first.split([',', ';']).any(|cell| is_edf(cell) || cell.strip_suffix(".hea").is_some())
 }
 
