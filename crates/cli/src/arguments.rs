@@ -181,11 +181,8 @@ pub(crate) enum OptimizerName {
 /// Arguments of `train`.
 #[derive(Args, Debug)]
 pub(crate) struct Train {
-    /// A MedMNIST-style .npz, a .csv table, or a folder of images (DICOM too, or with masks), volumes or WFDB records.
-    #[arg(long)]
-    pub(crate) data: PathBuf,
     #[command(flatten)]
-    pub(crate) open: Opening,
+    pub(crate) source: Source,
     /// Network of the zoo; an unknown name lists them.
     #[arg(long, default_value = "small-cnn", conflicts_with = "from")]
     pub(crate) architecture: String,
@@ -219,11 +216,8 @@ pub(crate) enum HardenMethod {
 pub(crate) struct Harden {
     /// ONNX file to start from.
     pub(crate) model: PathBuf,
-    /// A MedMNIST-style .npz, a .csv table, or a folder of images (DICOM too, or with masks), volumes or WFDB records.
-    #[arg(long)]
-    pub(crate) data: PathBuf,
     #[command(flatten)]
-    pub(crate) open: Opening,
+    pub(crate) source: Source,
     /// Threat to train against, such as `linf:4`.
     #[arg(long)]
     pub(crate) threat: ThreatSpec,
@@ -235,6 +229,16 @@ pub(crate) struct Harden {
     /// ONNX file to write.
     #[arg(long)]
     pub(crate) out: PathBuf,
+}
+
+/// A data set and how it is opened.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Source {
+    /// A MedMNIST-style .npz, a .csv table, or a folder of images (DICOM too, or with masks), volumes or WFDB records.
+    #[arg(long)]
+    pub(crate) data: PathBuf,
+    #[command(flatten)]
+    pub(crate) open: Opening,
 }
 
 /// What values mean, where files do not say it or say it wrongly.
@@ -310,11 +314,8 @@ pub(crate) struct Samples {
     /// ONNX file.
     #[arg(long)]
     pub(crate) model: PathBuf,
-    /// A MedMNIST-style .npz, a .csv table, or a folder of images (DICOM too, or with masks), volumes or WFDB records.
-    #[arg(long)]
-    pub(crate) data: PathBuf,
     #[command(flatten)]
-    pub(crate) open: Opening,
+    pub(crate) source: Source,
     #[command(flatten)]
     pub(crate) draw: Draw,
     #[command(flatten)]
@@ -460,11 +461,8 @@ pub(crate) struct Transfer {
     /// ONNX files, separated by commas; two at least.
     #[arg(long, required = true, value_delimiter = ',')]
     pub(crate) models: Vec<PathBuf>,
-    /// A MedMNIST-style .npz, a .csv table, or a folder of images (DICOM too, or with masks), volumes or WFDB records.
-    #[arg(long)]
-    pub(crate) data: PathBuf,
     #[command(flatten)]
-    pub(crate) open: Opening,
+    pub(crate) source: Source,
     #[command(flatten)]
     pub(crate) draw: Draw,
     /// Attack, with settings if any: `mi-fgsm(steps=20)`.

@@ -13,7 +13,7 @@ use nocebo_data::{DataError, Dataset, OpenOptions, Split};
 use nocebo_engine::{Engine, EngineModel};
 use nocebo_graph::{Device, Graph, GraphModel, onnx};
 
-use crate::arguments::{Draw, ExecutorName, Global, Opening, Samples, SplitName};
+use crate::arguments::{Draw, ExecutorName, Global, Samples, Source, SplitName};
 use crate::failure::{Failure, OrFail};
 use crate::progress::note;
 
@@ -43,9 +43,9 @@ pub(crate) fn device(global: &Global) -> Result<Device, Failure> {
 }
 
 /// One split of a data set, with what was inferred and its warnings shown; the seed is that of the run.
-pub(crate) fn data(path: &Path, split: Split, open: &Opening, global: &Global) -> Result<Dataset, Failure> {
-    let options = OpenOptions { seed: Seed(global.seed), ..open.options() };
-    let data = nocebo_data::open_with(path, split, &options).or_load()?;
+pub(crate) fn data(source: &Source, split: Split, global: &Global) -> Result<Dataset, Failure> {
+    let options = OpenOptions { seed: Seed(global.seed), ..source.open.options() };
+    let data = nocebo_data::open_with(&source.data, split, &options).or_load()?;
     note(global, described(&data));
     for warning in data.warnings() {
         note(global, format!("warning: {warning}"));
@@ -72,14 +72,9 @@ fn described(data: &Dataset) -> String {
 }
 
 /// One split, or nothing where the data set has none of that name.
-pub(crate) fn optional_data(
-    path: &Path,
-    split: Split,
-    open: &Opening,
-    global: &Global,
-) -> Result<Option<Dataset>, Failure> {
-    let options = OpenOptions { seed: Seed(global.seed), ..open.options() };
-    match nocebo_data::open_with(path, split, &options) {
+pub(crate) fn optional_data(source: &Source, split: Split, global: &Global) -> Result<Option<Dataset>, Failure> {
+    let options = OpenOptions { seed: Seed(global.seed), ..source.open.options() };
+    match nocebo_data::open_with(&source.data, split, &options) {
         Ok(data) => Ok(Some(data)),
         Err(DataError::Empty { .. }) => Ok(None),
         Err(error) => Err(error).or_load(),
@@ -255,7 +250,7 @@ pub(crate) fn frozen(
 
 /// A model with the samples to attack it with.
 pub(crate) fn model_and_samples(samples: &Samples, global: &Global) -> Result<(Loaded, Dataset), Failure> {
-    let all = data(&samples.data, samples.draw.split.into(), &samples.open, global)?;
+    let all = data(&samples.source, samples.draw.split.into(), global)?;
     let (graph, spec) = graph(&samples.model, &all)?;
     let model = model(graph, spec, global)?;
     Ok((model, chosen(all, samples.draw, global)?))
@@ -271,13 +266,8 @@ pub(crate) fn chosen(all: Dataset, draw: Draw, global: &Global) -> Result<Datase
 
 /// Mean standard deviation of the channels of the training samples, for budgets in `sd`; that of the samples at hand where
 /// there are no others.
-pub(crate) fn standard_deviation(
-    path: &Path,
-    at_hand: &Dataset,
-    open: &Opening,
-    global: &Global,
-) -> Result<f32, Failure> {
-    let training = optional_data(path, Split::Train, open, global)?;
+pub(crate) fn standard_deviation(source: &Source, at_hand: &Dataset, global: &Global) -> Result<f32, Failure> {
+    let training = optional_data(source, Split::Train, global)?;
     let deviations = training.as_ref().unwrap_or(at_hand).statistics().standard_deviation;
     Ok(deviations.iter().sum::<f32>() / deviations.len() as f32)
 }
@@ -322,7 +312,7 @@ pub(crate) fn learning_set(samples: &Samples, judged: &Dataset, global: &Global)
     if part == samples.draw.split {
         return Err(Failure::usage("--learn-from: attacks may not learn from the part that is under attack (--split)"));
     }
-    let all = data(&samples.data, part.into(), &samples.open, global)?;
+    let all = data(&samples.source, part.into(), global)?;
     let bits = |row: &[f32]| row.iter().map(|value| value.to_bits()).collect::<Vec<_>>();
     let seen: BTreeSet<Vec<u32>> = judged.samples().rows().map(bits).collect();
     let rows: Vec<usize> = (0..all.len()).filter(|&row| !seen.contains(&bits(all.samples().row(row)))).collect();

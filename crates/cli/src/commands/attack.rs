@@ -19,7 +19,7 @@ pub(crate) fn run(arguments: &Attack, global: &Global) -> Result<(), Failure> {
         )));
     }
     let (Loaded { model, .. }, data) = load::model_and_samples(&arguments.samples, global)?;
-    let deviation = load::standard_deviation(&arguments.samples.data, &data, &arguments.samples.open, global)?;
+    let deviation = load::standard_deviation(&arguments.samples.source, &data, global)?;
     let threat = load::threat(&arguments.threat, data.domain(), deviation)?;
     let mut named = load::attacks(&arguments.attack)?;
     let (Some(named), true) = (named.pop(), named.is_empty()) else {

@@ -14,7 +14,7 @@ use nocebo_audit::{
 use nocebo_core::{DifferentiableModel, Error, Norm, Seed, ThreatSpec};
 use nocebo_data::{Dataset, Split};
 
-use crate::arguments::{self, Audit, Draw, Global, Learning, Opening, ProtocolName, Samples, SplitName};
+use crate::arguments::{self, Audit, Draw, Global, Learning, Opening, ProtocolName, Samples, Source, SplitName};
 use crate::failure::{Failure, Kind, OrFail};
 use crate::load::{self, AnyAttack, Loaded, NamedAttack};
 use crate::progress::{bar, note};
@@ -102,30 +102,30 @@ fn split(name: &str) -> Result<SplitName, Failure> {
 }
 
 fn carry_out(mut recipe: Recipe, folder: &Path, arguments: &Audit, global: &Global) -> Result<Evaluation, Failure> {
+    let open = Opening {
+        class_names: recipe.data.class_names.clone(),
+        unit: recipe.data.unit.clone(),
+        bounds: recipe.data.bounds,
+        window: recipe.data.window,
+    };
     let samples = Samples {
         model: folder.join(&recipe.model.path),
-        data: folder.join(&recipe.data.path),
+        source: Source { data: folder.join(&recipe.data.path), open },
         draw: Draw { split: split(&recipe.data.split)?, samples: recipe.data.samples, ..arguments.draw },
         learning: Learning {
             learn_from: recipe.data.learn_from.as_deref().map(split).transpose()?,
             learning_samples: recipe.data.learning_samples.unwrap_or(256),
         },
-        open: Opening {
-            class_names: recipe.data.class_names.clone(),
-            unit: recipe.data.unit.clone(),
-            bounds: recipe.data.bounds,
-            window: recipe.data.window,
-        },
     };
-    let inputs = vec![hashed("model", &samples.model)?, hashed("data", &samples.data)?];
+    let inputs = vec![hashed("model", &samples.model)?, hashed("data", &samples.source.data)?];
     unchanged(&recipe.inputs, &inputs)?;
-    let all = load::data(&samples.data, samples.draw.split.into(), &samples.open, global)?;
+    let all = load::data(&samples.source, samples.draw.split.into(), global)?;
     let (graph, spec) = load::graph_of(&recipe.model, &samples.model, &all)?;
     let Loaded { model, executor } = load::model(graph, spec.clone(), global)?;
     let versions = provenance(global, &executor).versions;
     note_other_versions(&recipe, &versions, global);
     let data = load::chosen(all, samples.draw, global)?;
-    let deviation = load::standard_deviation(&samples.data, &data, &samples.open, global)?;
+    let deviation = load::standard_deviation(&samples.source, &data, global)?;
     let mut threats = Vec::new();
     for threat in &recipe.threat.budgets {
         let (norm, epsilons) = load::epsilons(threat, data.domain(), deviation)?;
@@ -168,7 +168,7 @@ fn carry_out(mut recipe: Recipe, folder: &Path, arguments: &Audit, global: &Glob
     }
 
     recipe.model.path = relative(&samples.model, &arguments.out)?;
-    recipe.data.path = relative(&samples.data, &arguments.out)?;
+    recipe.data.path = relative(&samples.source.data, &arguments.out)?;
     recipe.threat.budgets = threats.iter().map(written).collect::<Result<_, _>>()?;
     recipe.versions = versions;
     recipe.inputs.clone_from(&inputs);

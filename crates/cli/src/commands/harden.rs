@@ -18,10 +18,10 @@ const JUDGED_SAMPLES: usize = 200;
 
 pub(crate) fn run(arguments: &Harden, global: &Global) -> Result<(), Failure> {
     load::writable(&arguments.out)?;
-    let training = load::data(&arguments.data, Split::Train, &arguments.open, global)?;
-    let validation = load::data(&arguments.data, Split::Validation, &arguments.open, global)?;
+    let training = load::data(&arguments.source, Split::Train, global)?;
+    let validation = load::data(&arguments.source, Split::Validation, global)?;
     let (graph, spec) = load::graph(&arguments.model, &training)?;
-    let deviation = load::standard_deviation(&arguments.data, &training, &arguments.open, global)?;
+    let deviation = load::standard_deviation(&arguments.source, &training, global)?;
     let threat = load::threat(&arguments.threat, &spec.domain, deviation)?;
     let config = arguments.schedule.config();
     let hardened = harden((&graph, &spec), (&training, &validation), &threat, arguments.method, &config, global)?;

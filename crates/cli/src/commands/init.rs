@@ -6,7 +6,7 @@ use nocebo_core::{ModelSpec, Task};
 use nocebo_data::{Dataset, Split};
 use nocebo_graph::onnx;
 
-use crate::arguments::{Global, Init, Opening};
+use crate::arguments::{Global, Init, Opening, Source};
 use crate::failure::{Failure, OrFail};
 use crate::load;
 
@@ -18,7 +18,8 @@ pub(crate) fn run(arguments: &Init, global: &Global) -> Result<(), Failure> {
         return Err(Failure::usage(format!("{} exists; nothing is written over", arguments.out.display())));
     }
     load::writable(&arguments.out)?;
-    let data = load::data(&arguments.data, Split::Test, &Opening::default(), global)?;
+    let source = Source { data: arguments.data.clone(), open: Opening::default() };
+    let data = load::data(&source, Split::Test, global)?;
     let own = onnx::read(&arguments.model).or_load()?.spec().or_load()?;
     let text = recipe(arguments, &data, own.as_ref(), global.seed);
     nocebo_core::write_file(&arguments.out, text.as_bytes()).or_usage()?;

@@ -42,8 +42,8 @@ impl Schedule {
 
 pub(crate) fn run(arguments: &Train, global: &Global) -> Result<(), Failure> {
     load::writable(&arguments.out)?;
-    let training = load::data(&arguments.data, Split::Train, &arguments.open, global)?;
-    let validation = load::data(&arguments.data, Split::Validation, &arguments.open, global)?;
+    let training = load::data(&arguments.source, Split::Train, global)?;
+    let validation = load::data(&arguments.source, Split::Validation, global)?;
     let (graph, mut spec) = match &arguments.from {
         Some(path) => load::graph(path, &training)?,
         None => {
@@ -64,7 +64,7 @@ pub(crate) fn run(arguments: &Train, global: &Global) -> Result<(), Failure> {
         task.tolerance.right = (RIGHT * best.score as f32).max(f32::MIN_POSITIVE);
         println!("a mask counts as right from a mean Dice of {:.3} on, {RIGHT} of that", task.tolerance.right);
     }
-    if let Some(test) = load::optional_data(&arguments.data, Split::Test, &arguments.open, global)? {
+    if let Some(test) = load::optional_data(&arguments.source, Split::Test, global)? {
         let model = load::model(trained.graph.clone(), spec.clone(), global)?.model;
         figures::print(model.as_ref(), &test).or_incomplete()?;
     }

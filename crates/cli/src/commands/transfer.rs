@@ -15,7 +15,7 @@ pub(crate) fn run(arguments: &Arguments, global: &Global) -> Result<(), Failure>
     if let Some(out) = &arguments.out {
         load::writable(out)?;
     }
-    let all = load::data(&arguments.data, arguments.draw.split.into(), &arguments.open, global)?;
+    let all = load::data(&arguments.source, arguments.draw.split.into(), global)?;
     let mut models: Vec<(String, Box<dyn DifferentiableModel>)> = Vec::new();
     for path in &arguments.models {
         let (graph, spec) = load::graph(path, &all)?;
@@ -27,7 +27,7 @@ pub(crate) fn run(arguments: &Arguments, global: &Global) -> Result<(), Failure>
         models.push((path.display().to_string(), load::model(graph, spec, global)?.model));
     }
     let data = load::chosen(all, arguments.draw, global)?;
-    let deviation = load::standard_deviation(&arguments.data, &data, &arguments.open, global)?;
+    let deviation = load::standard_deviation(&arguments.source, &data, global)?;
     let threat = load::threat(&arguments.threat, data.domain(), deviation)?;
     let mut named = load::attacks(&arguments.attack)?;
     let (Some(attack), true) = (named.pop(), named.is_empty()) else {
