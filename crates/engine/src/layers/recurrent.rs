@@ -68,6 +68,7 @@ fn linear(set: InstructionSet, inputs: usize, outputs: usize, weight: impl Fn(us
         target: [1; 3],
         spread: [1; 3],
         shift: [0; 3],
+        block: 1,
         outputs,
         first_output: 0,
         weights: Packed::new(set, inputs, outputs, weight),
