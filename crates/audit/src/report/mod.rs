@@ -100,6 +100,7 @@ pub(crate) fn decision_name(label: &Label, names: &[String]) -> String {
             if present.is_empty() { "no finding".to_owned() } else { present.join(" + ") }
         }
         Label::Mask(_) => "mask".to_owned(),
+        Label::Number(number) => significant(f64::from(**number)),
     }
 }
 
@@ -137,6 +138,12 @@ fn headline(page: &mut String, entries: &[ReportEntry<'_>]) {
             fact(&format!("{budget}, inputs stored and read again"), rate(&threat.worst_case.robust_accuracy_stored));
             if let Some(noise) = threat.cells.iter().find(|cell| cell.control) {
                 fact(&format!("{budget}, random noise instead"), rate(&noise.robust_accuracy));
+            }
+            if let (Some(clean), Some(attacked)) = (audit.clean.mean_error, threat.worst_case.decisions.mean_error) {
+                fact(
+                    &format!("{budget}, mean absolute error"),
+                    format!("{} (clean {})", significant(attacked), significant(clean)),
+                );
             }
             if let (Some(clean), Some(attacked)) =
                 (audit.clean.false_negative_rate, threat.worst_case.decisions.false_negative_rate)
@@ -538,6 +545,9 @@ fn decision_columns(page: &mut String, decisions: &DecisionMetrics, binary: bool
 }
 
 fn clinical(page: &mut String, entries: &[ReportEntry<'_>]) {
+    if entries.iter().all(|entry| entry.audit.clean.classes.is_empty()) {
+        return;
+    }
     page.push_str("<section>\n<h2>Each finding: clean and under attack</h2>\n<p class=\"note\">Sensitivity is the share of samples \
          with the finding that are decided to have it; specificity the share without it that are decided not to. Under \
          attack each is the worst case over all attacks at that budget or a smaller one. The operating point is the threshold of \
