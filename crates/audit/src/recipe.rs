@@ -119,6 +119,12 @@ pub struct DataSection {
     /// Centre and width of the part of the values that is used, in their unit; of DICOM images only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub window: Option<(f32, f32)>,
+    /// Classes are grades in order, and an error of fewer grades than this counts as right.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub serious: Option<usize>,
+    /// Labels are numbers, and an error up to this, in their unit, counts as right.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tolerance: Option<f32>,
     /// Part that attacks such as uap learn from; by default `train`, or `validation` where train is under attack.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub learn_from: Option<String>,

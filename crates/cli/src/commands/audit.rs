@@ -71,6 +71,8 @@ fn from_flags(arguments: &Audit, global: &Global) -> Result<Recipe, Failure> {
     recipe.data.unit.clone_from(&arguments.open.unit);
     recipe.data.bounds = arguments.open.bounds;
     recipe.data.window = arguments.open.window;
+    recipe.data.serious = arguments.open.serious;
+    recipe.data.tolerance = arguments.open.tolerance;
     recipe.data.learn_from = arguments.learning.learn_from.map(split);
     recipe.data.learning_samples = Some(arguments.learning.learning_samples);
     recipe.threat.goal = match arguments.goal {
@@ -107,6 +109,8 @@ fn carry_out(mut recipe: Recipe, folder: &Path, arguments: &Audit, global: &Glob
         unit: recipe.data.unit.clone(),
         bounds: recipe.data.bounds,
         window: recipe.data.window,
+        serious: recipe.data.serious,
+        tolerance: recipe.data.tolerance,
     };
     let samples = Samples {
         model: folder.join(&recipe.model.path),
