@@ -4,6 +4,8 @@
 //! convolution is `rows · weights`. Rows are gathered a few tiles at a time into scratch that stays in the cache; the whole
 //! matrix never exists. Taps outside the source give zeros.
 
+use rayon::prelude::*;
+
 use super::buffer::{Buffer, with_scratch};
 use super::finish::{Finish, Sink};
 use super::isa::{InstructionSet, Isa, entry};
@@ -30,20 +32,23 @@ pub(crate) struct Packed {
 }
 
 impl Packed {
-    /// Packs `weight(depth, output)`.
-    pub(crate) fn new(set: InstructionSet, depth: usize, width: usize, weight: impl Fn(usize, usize) -> f32) -> Self {
+    /// Packs `row(depth)(output)`.
+    pub(crate) fn new<R: Fn(usize) -> f32>(
+        set: InstructionSet,
+        depth: usize,
+        width: usize,
+        row: impl Fn(usize) -> R + Sync,
+    ) -> Self {
         let (chunks, columns) = (depth.div_ceil(CHUNK), set.columns());
         let mut values = Buffer::zeroed(width.div_ceil(columns) * chunks * CHUNK * columns);
-        for (panel, values) in values.chunks_exact_mut((chunks * CHUNK * columns).max(1)).enumerate() {
+        let panels = values.par_chunks_exact_mut((chunks * CHUNK * columns).max(1)).enumerate();
+        panels.for_each(|(panel, values)| {
+            let outputs = panel * columns..width.min((panel + 1) * columns);
             for (k, values) in values.chunks_exact_mut(columns).enumerate().take(depth) {
-                for (column, value) in values.iter_mut().enumerate() {
-                    let output = panel * columns + column;
-                    if output < width {
-                        *value = weight(k, output);
-                    }
-                }
+                let weight = row(k);
+                values.iter_mut().zip(outputs.clone()).for_each(|(value, output)| *value = weight(output));
             }
-        }
+        });
         Self { values, chunks, width, columns }
     }
 

@@ -13,11 +13,14 @@
 //!
 //! Source: Lavin & Gray, CVPR 2016, arXiv:1509.09308; the matrices follow from the points.
 
+use rayon::prelude::*;
+
 use super::buffer::{Buffer, reserve, with_scratch};
 use super::finish::{Finish, Sink, read};
 use super::gathered::CHUNK;
 use super::isa::{InstructionSet, Isa, entry};
 use super::parallel::{parallel, rows_per_task};
+use super::vectorised::vectorised;
 
 /// Kernels in the tile domain, as panels of `[frequency][channel][columns]`; channels filled up to a multiple of [`CHUNK`].
 pub(crate) struct TileWeights {
@@ -47,28 +50,59 @@ impl TileWeights {
         side: usize,
         channels: usize,
         width: usize,
-        kernel: impl Fn(usize, usize) -> [f32; 9],
+        kernel: impl Fn(usize, usize) -> [f32; 9] + Sync,
     ) -> Self {
         let g: &[[f64; 3]] = if side == 4 { &G4 } else { &G2 };
-        let frequencies = g.len() * g.len();
         let (columns, depth) = (set.columns(), channels.next_multiple_of(CHUNK));
-        let mut values = Buffer::zeroed(width.div_ceil(columns) * frequencies * depth * columns);
-        for output in 0..width {
-            let panel = output / columns * frequencies * depth * columns;
+        let panel_length = g.len() * g.len() * depth * columns;
+        let mut values = Buffer::zeroed(width.div_ceil(columns) * panel_length);
+        values.par_chunks_exact_mut(panel_length.max(1)).enumerate().for_each(|(panel, values)| {
+            let outputs = panel * columns..width.min((panel + 1) * columns);
             for channel in 0..channels {
-                let taps = kernel(channel, output);
-                for (i, left) in g.iter().enumerate() {
-                    let half: [f64; 3] =
-                        std::array::from_fn(|x| (0..3).map(|y| left[y] * f64::from(taps[y * 3 + x])).sum());
-                    for (j, right) in g.iter().enumerate() {
-                        let value: f64 = half.iter().zip(right).map(|(a, b)| a * b).sum();
-                        let at = ((i * g.len() + j) * depth + channel) * columns + output % columns;
-                        values[panel + at] = value as f32;
+                let mut taps = [[0.0; MOST_COLUMNS]; 9];
+                for (column, output) in outputs.clone().enumerate() {
+                    for (tap, value) in taps.iter_mut().zip(kernel(channel, output)) {
+                        tap[column] = f64::from(value);
                     }
                 }
+                vectorised(
+                    set,
+                    #[inline(always)]
+                    || transform_kernels(g, &taps, (channel, depth), columns, values),
+                );
+            }
+        });
+        Self { values, side, channels, width, columns }
+    }
+}
+
+/// Most columns of a panel.
+const MOST_COLUMNS: usize = 32;
+
+/// `G g Gᵀ` of one channel's kernels for all outputs of a panel.
+#[inline(always)]
+fn transform_kernels(
+    g: &[[f64; 3]],
+    taps: &[[f64; MOST_COLUMNS]; 9],
+    (channel, depth): (usize, usize),
+    columns: usize,
+    values: &mut [f32],
+) {
+    for (i, left) in g.iter().enumerate() {
+        let mut half = [[0.0; MOST_COLUMNS]; 3];
+        for (x, half) in half.iter_mut().enumerate() {
+            for (column, half) in half.iter_mut().enumerate() {
+                *half = left[0] * taps[x][column] + left[1] * taps[3 + x][column] + left[2] * taps[6 + x][column];
             }
         }
-        Self { values, side, channels, width, columns }
+        for (j, right) in g.iter().enumerate() {
+            let mut whole = [0.0; MOST_COLUMNS];
+            for (column, whole) in whole.iter_mut().enumerate() {
+                *whole = (half[0][column] * right[0] + half[1][column] * right[1] + half[2][column] * right[2]) as f32;
+            }
+            let at = ((i * g.len() + j) * depth + channel) * columns;
+            values[at..at + columns].copy_from_slice(&whole[..columns]);
+        }
     }
 }
 
