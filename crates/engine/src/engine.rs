@@ -62,7 +62,7 @@ impl Engine {
         let drafts = Lowering::new(&graph, sample, set)?.drafted()?;
         // Packed weights are several times as large as the graph's: these must not stay beside them.
         drop(graph);
-        let plan = drafts.plan(options.winograd);
+        let plan = inside_the_pool(|| drafts.plan(options.winograd));
         if !plan.has_gradient() {
             return Err(Error::Graph(nocebo_graph::Error::NoGradient {
                 wanted: "the input".to_owned(),

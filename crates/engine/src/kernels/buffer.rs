@@ -8,7 +8,7 @@ use std::ptr::NonNull;
 const LINE: usize = 64;
 const HUGE_PAGE: usize = 1 << 21;
 
-/// A fixed number of floats, zero at first, that begins on a cache line; on a huge page where it is large.
+/// A fixed number of floats, zero at first, that begins on a cache line; on huge pages as far as it fills them.
 pub(crate) struct Buffer {
     start: NonNull<f32>,
     length: usize,
@@ -24,15 +24,16 @@ impl Buffer {
     pub(crate) fn zeroed(length: usize) -> Self {
         let bytes = length.max(1) * size_of::<f32>();
         let alignment = if bytes >= HUGE_PAGE { HUGE_PAGE } else { LINE };
-        let layout = Layout::from_size_align(bytes.next_multiple_of(alignment), alignment)
+        let layout = Layout::from_size_align(bytes.next_multiple_of(LINE), alignment)
             .unwrap_or_else(|_| handle_alloc_error(Layout::new::<f32>()));
         // SAFETY: the layout is not empty, and the result is checked below.
         let memory = unsafe { alloc_zeroed(layout) };
         let Some(start) = NonNull::new(memory.cast()) else { handle_alloc_error(layout) };
         #[cfg(target_os = "linux")]
         if alignment == HUGE_PAGE {
-            // SAFETY: the range is this allocation, and advice changes no contents. Whether it is taken does not matter.
-            unsafe { libc::madvise(memory.cast(), layout.size(), libc::MADV_HUGEPAGE) };
+            let whole = layout.size() / HUGE_PAGE * HUGE_PAGE;
+            // SAFETY: the range is in this allocation, and advice changes no contents. Whether it is taken does not matter.
+            unsafe { libc::madvise(memory.cast(), whole, libc::MADV_HUGEPAGE) };
         }
         Self { start, length, layout }
     }

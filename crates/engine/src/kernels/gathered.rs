@@ -4,6 +4,8 @@
 //! convolution is `rows · weights`. Rows are gathered a few tiles at a time into scratch that stays in the cache; the whole
 //! matrix never exists. Taps outside the source give zeros.
 
+use rayon::prelude::*;
+
 use super::buffer::{Buffer, with_scratch};
 use super::finish::{Finish, Sink};
 use super::isa::{InstructionSet, Isa, entry};
@@ -30,20 +32,23 @@ pub(crate) struct Packed {
 }
 
 impl Packed {
-    /// Packs `weight(depth, output)`.
-    pub(crate) fn new(set: InstructionSet, depth: usize, width: usize, weight: impl Fn(usize, usize) -> f32) -> Self {
+    /// Packs `row(depth)(output)`.
+    pub(crate) fn new<R: Fn(usize) -> f32>(
+        set: InstructionSet,
+        depth: usize,
+        width: usize,
+        row: impl Fn(usize) -> R + Sync,
+    ) -> Self {
         let (chunks, columns) = (depth.div_ceil(CHUNK), set.columns());
         let mut values = Buffer::zeroed(width.div_ceil(columns) * chunks * CHUNK * columns);
-        for (panel, values) in values.chunks_exact_mut((chunks * CHUNK * columns).max(1)).enumerate() {
+        let panels = values.par_chunks_exact_mut((chunks * CHUNK * columns).max(1)).enumerate();
+        panels.for_each(|(panel, values)| {
+            let outputs = panel * columns..width.min((panel + 1) * columns);
             for (k, values) in values.chunks_exact_mut(columns).enumerate().take(depth) {
-                for (column, value) in values.iter_mut().enumerate() {
-                    let output = panel * columns + column;
-                    if output < width {
-                        *value = weight(k, output);
-                    }
-                }
+                let weight = row(k);
+                values.iter_mut().zip(outputs.clone()).for_each(|(value, output)| *value = weight(output));
             }
-        }
+        });
         Self { values, chunks, width, columns }
     }
 
@@ -124,13 +129,18 @@ impl Gathered {
         self.runs.iter().all(|run| (run.taps * self.seen.1).is_multiple_of(CHUNK))
     }
 
-    /// Whether tiles keep to lines of the grid, so that taps that a whole tile has outside the source can be left out.
+    /// Whether tiles of at most `height` places keep to lines of the grid: they are gathered run by run, and taps that a whole tile
+    /// has outside the source can be left out.
     ///
     /// This hangs on the shape of one sample alone, and so do the sums that follow from it.
-    fn by_line(&self) -> bool {
+    fn by_line(&self, height: usize) -> bool {
         /// Places of a line that make tiles worth while.
         const SHORTEST: usize = 8;
-        if !self.has_whole_lines() || self.grid[2] < SHORTEST {
+        let places = self.grid[2];
+        if places.max(1) * 10 >= places.div_ceil(height) * height * 7 {
+            return true;
+        }
+        if !self.has_whole_lines() || places < SHORTEST {
             return false;
         }
         let inside = |axis: usize, offset: isize| {
@@ -157,7 +167,7 @@ struct Tiling {
 
 impl Tiling {
     fn new(plan: &Gathered, rows: usize, height: usize) -> Self {
-        let by_line = plan.by_line();
+        let by_line = plan.by_line(height);
         let stretch = if by_line { plan.grid[2] } else { rows };
         Self { rows, stretch, parts: stretch.div_ceil(height).max(1), by_line }
     }
@@ -307,7 +317,11 @@ unsafe fn run_kernel<S: Isa>(task: Task<'_>) {
         let (row, count) = tiling.tile(tile, S::ROWS);
         let mut place = Place::of(row, plan.grid);
         if tiling.by_line {
-            gather_line::<S>(plan, task.source, &place, count, to);
+            if whole_lines {
+                gather_line::<S>(plan, task.source, &place, count, to);
+            } else {
+                gather_pieces::<S>(plan, task.source, &place, count, to);
+            }
         } else {
             for row in 0..count {
                 let to = to.add(row * CHUNK);
@@ -325,7 +339,7 @@ unsafe fn run_kernel<S: Isa>(task: Task<'_>) {
             let gathered = task.scratch.add((tile - first) * tile_length);
             let (row, count) = tiling.tile(tile, S::ROWS);
             let mut place = Place::of(row, plan.grid);
-            if tiling.by_line {
+            if tiling.by_line && whole_lines {
                 line_product::<S>(plan, &place, (count, vectors), gathered, weights, results);
             } else {
                 S::product((count, vectors), gathered, weights, chunks, results, false);
@@ -373,6 +387,50 @@ unsafe fn gather_line<S: Isa>(plan: &Gathered, source: &[f32], place: &Place, co
     }
 }
 
+/// Gathers a tile of `count` places of a line from `place`, whose runs begin and end anywhere in the lines of the tile.
+///
+/// Safety: as [`gather_row`], for all rows of the tile.
+#[inline(always)]
+unsafe fn gather_pieces<S: Isa>(plan: &Gathered, source: &[f32], place: &Place, count: usize, to: *mut f32) {
+    let line_stride = S::ROWS * CHUNK;
+    let mut at = 0;
+    for run in &plan.runs {
+        let (row, start) = place.reach(plan.step, run.offset, plan.source);
+        let length = run.taps * plan.seen.1;
+        let from = source.as_ptr().wrapping_add(row.unwrap_or(0) * plan.channels + plan.seen.0);
+        let mut done = 0;
+        while done < length {
+            let (line, offset) = ((at + done) / CHUNK, (at + done) % CHUNK);
+            let piece = (length - done).min(CHUNK - offset);
+            let to = to.add(line * line_stride + offset);
+            for number in 0..count {
+                let (to, start) = (to.add(number * CHUNK), start + (number * plan.step[2]) as isize);
+                // Floats of the run that lie inside the source.
+                let low = start.min(0).unsigned_abs() * plan.seen.1;
+                let high = (plan.source[2] as isize - start).clamp(0, run.taps as isize) as usize * plan.seen.1;
+                let from = from.wrapping_offset(start * plan.channels as isize);
+                if row.is_some() && low <= done && done + piece <= high {
+                    copy::<S>(from.wrapping_add(done), to, piece);
+                } else {
+                    fill_zero::<S>(to, piece);
+                    let (first, end) = (low.max(done), high.min(done + piece));
+                    if row.is_some() && first < end {
+                        copy::<S>(from.wrapping_add(first), to.add(first - done), end - first);
+                    }
+                }
+            }
+            done += piece;
+        }
+        at += length;
+    }
+    let (line, offset) = (at / CHUNK, at % CHUNK);
+    if offset > 0 {
+        for number in 0..count {
+            fill_zero::<S>(to.add(line * line_stride + number * CHUNK + offset), CHUNK - offset);
+        }
+    }
+}
+
 /// The product of a tile of a line that [`gather_line`] gathered with one panel.
 ///
 /// Safety: as [`Isa::product`]; the runs are those of the panel.
@@ -410,6 +468,7 @@ unsafe fn line_product<S: Isa>(
 }
 
 /// A place of the grid of one sample.
+#[derive(Clone, Copy)]
 pub(super) struct Place {
     sample: usize,
     at: [usize; 3],

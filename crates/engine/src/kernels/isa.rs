@@ -124,6 +124,8 @@ pub(super) trait Isa: Copy {
     unsafe fn store(to: *mut f32, value: Self::Vector);
     /// The first `count` floats, zeros behind; `count` in `0..=LANES`.
     unsafe fn load_part(from: *const f32, count: usize) -> Self::Vector;
+    /// The floats of lanes `first..end`, zeros elsewhere; only those need exist.
+    unsafe fn load_between(from: *const f32, first: usize, end: usize) -> Self::Vector;
     /// The first `count` lanes; `count` in `0..=LANES`.
     unsafe fn store_part(to: *mut f32, count: usize, value: Self::Vector);
     unsafe fn add(a: Self::Vector, b: Self::Vector) -> Self::Vector;
@@ -283,6 +285,10 @@ mod x86 {
             _mm512_maskz_loadu_ps(first(count), from)
         }
         #[inline(always)]
+        unsafe fn load_between(from: *const f32, begin: usize, end: usize) -> __m512 {
+            _mm512_maskz_loadu_ps(first(end) & !first(begin), from)
+        }
+        #[inline(always)]
         unsafe fn store_part(to: *mut f32, count: usize, value: __m512) {
             _mm512_mask_storeu_ps(to, first(count), value);
         }
@@ -356,6 +362,10 @@ mod x86 {
         #[inline(always)]
         unsafe fn load_part(from: *const f32, count: usize) -> __m256 {
             _mm256_maskload_ps(from, lanes_below(count))
+        }
+        #[inline(always)]
+        unsafe fn load_between(from: *const f32, first: usize, end: usize) -> __m256 {
+            _mm256_maskload_ps(from, _mm256_andnot_si256(lanes_below(first), lanes_below(end)))
         }
         #[inline(always)]
         unsafe fn store_part(to: *mut f32, count: usize, value: __m256) {
@@ -466,6 +476,14 @@ mod arm {
             Self::load(whole.as_ptr())
         }
         #[inline(always)]
+        unsafe fn load_between(from: *const f32, first: usize, end: usize) -> Pair {
+            let mut whole = [0.0; 8];
+            for lane in first..end {
+                whole[lane] = *from.wrapping_add(lane);
+            }
+            Self::load(whole.as_ptr())
+        }
+        #[inline(always)]
         unsafe fn store_part(to: *mut f32, count: usize, value: Pair) {
             let mut whole = [0.0; 8];
             Self::store(whole.as_mut_ptr(), value);
@@ -565,6 +583,11 @@ impl<W: Watch> Isa for Plain<W> {
     unsafe fn load_part(from: *const f32, count: usize) -> [f32; 8] {
         W::access(from as usize, count, 4);
         std::array::from_fn(|lane| if lane < count { *from.add(lane) } else { 0.0 })
+    }
+    #[inline(always)]
+    unsafe fn load_between(from: *const f32, first: usize, end: usize) -> [f32; 8] {
+        W::access(from.wrapping_add(first) as usize, end.saturating_sub(first), 4);
+        std::array::from_fn(|lane| if (first..end).contains(&lane) { *from.wrapping_add(lane) } else { 0.0 })
     }
     #[inline(always)]
     unsafe fn store_part(to: *mut f32, count: usize, value: [f32; 8]) {

@@ -106,55 +106,78 @@ unsafe fn run_kernel<S: Isa>(task: Task<'_>) {
     let panel_results = results.add(S::ROWS * width);
     let whole_row = panel_results.add(S::ROWS * columns);
     let whole_lines = product.has_whole_lines();
-    let places: usize = product.grid.iter().product();
-    let mut place = Place::of(0, product.grid);
-    let mut scattered = Place::of(0, product.grid);
-    for first in (0..places).step_by(S::ROWS) {
-        let rows = (places - first).min(S::ROWS);
-        for row in 0..rows {
-            let to = task.scratch.add(row * CHUNK);
-            gather_row::<S>(product, whole_lines, task.source, &place, to, whole_row);
-            place.next(product.grid);
-        }
-        for panel in 0..width / columns {
-            let vectors = weights.vectors::<S>(panel);
-            S::product((rows, vectors), task.scratch, weights.panel(panel), chunks, panel_results, false);
+    let [planes, lines, places] = product.grid;
+    for line in 0..planes * lines {
+        // About the same number of places in all tiles of a line.
+        let parts = places.div_ceil(S::ROWS);
+        let cut = |part: usize| part * places / parts;
+        for part in 0..parts {
+            let rows = cut(part + 1) - cut(part);
+            let place = Place::of(line * places + cut(part), product.grid);
+            let mut gathered = place;
             for row in 0..rows {
-                for vector in 0..vectors {
-                    let value = S::load(panel_results.add(row * columns + vector * S::LANES));
-                    S::store(results.add(row * width + panel * columns + vector * S::LANES), value);
+                let to = task.scratch.add(row * CHUNK);
+                gather_row::<S>(product, whole_lines, task.source, &gathered, to, whole_row);
+                gathered.next(product.grid);
+            }
+            for panel in 0..width / columns {
+                let vectors = weights.vectors::<S>(panel);
+                S::product((rows, vectors), task.scratch, weights.panel(panel), chunks, panel_results, false);
+                for row in 0..rows {
+                    for vector in 0..vectors {
+                        let value = S::load(panel_results.add(row * columns + vector * S::LANES));
+                        S::store(results.add(row * width + panel * columns + vector * S::LANES), value);
+                    }
                 }
             }
-        }
-        for row in 0..rows {
-            scatter::<S>(plan, &scattered, results.add(row * width), task.target);
-            scattered.next(product.grid);
+            scatter::<S>(plan, &place, (rows, width), results, task.target);
         }
     }
 }
 
-/// Adds the products of one place where they belong; what lies outside the target is dropped.
+/// Adds the products of neighbouring places of a line, `width` floats from one to the next, where they belong; what lies outside
+/// the target is dropped.
+///
+/// A vector of the target is read and written once for all places that reach it: memory that has just been written in pieces is
+/// slow to read.
+///
+/// Safety: there are so many products, for places of the grid.
 #[inline(always)]
-unsafe fn scatter<S: Isa>(plan: &Scattered, place: &Place, mut products: *const f32, target: *mut f32) {
+unsafe fn scatter<S: Isa>(
+    plan: &Scattered,
+    place: &Place,
+    (rows, width): (usize, usize),
+    mut products: *const f32,
+    target: *mut f32,
+) {
+    let step = plan.step[2] * plan.channels;
     for run in &plan.runs {
         let (row, start) = place.reach(plan.step, run.offset, plan.target);
-        let low = start.clamp(-(run.taps as isize), 0).unsigned_abs();
-        let high = (plan.target[2] as isize - start).clamp(low as isize, run.taps as isize) as usize;
-        if let Some(row) = row
-            && low < high
-        {
-            let x = (start + low as isize) as usize;
-            let to = target.add((row + x) * plan.channels);
-            let from = products.add(low * plan.channels);
-            let length = (high - low) * plan.channels;
-            let mut at = 0;
-            while at < length {
-                let count = (length - at).min(S::LANES);
-                let sum = S::add(read::<S>(to.add(at), count), read::<S>(from.add(at), count));
-                S::store_part(to.add(at), count, sum);
+        let length = run.taps * plan.channels;
+        if let Some(row) = row {
+            // Floats of the row that the places reach, from the first tap of the first; part of them lies outside.
+            let begin = start * plan.channels as isize;
+            let reached = ((rows - 1) * step + length) as isize;
+            let low = begin.min(0).unsigned_abs();
+            let high = reached.min((plan.target[2] * plan.channels) as isize - begin).max(0) as usize;
+            let to = target.add(row * plan.channels).wrapping_offset(begin);
+            let mut at = low;
+            while at < high {
+                let count = (high - at).min(S::LANES);
+                let mut sum = read::<S>(to.wrapping_add(at), count);
+                let first = (at + 1).saturating_sub(length).div_ceil(step);
+                let last = ((at + count - 1) / step).min(rows - 1);
+                for number in first..=last {
+                    // Where the products of this place begin, seen from the vector.
+                    let lane = (number * step) as isize - at as isize;
+                    let (from, end) = (lane.max(0) as usize, (lane + length as isize).min(count as isize) as usize);
+                    let own = products.add(number * width).wrapping_offset(-lane);
+                    sum = S::add(sum, S::load_between(own, from, end));
+                }
+                S::store_part(to.wrapping_add(at), count, sum);
                 at += count;
             }
         }
-        products = products.add(run.taps * plan.channels);
+        products = products.add(length);
     }
 }

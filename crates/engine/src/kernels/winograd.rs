@@ -13,11 +13,14 @@
 //!
 //! Source: Lavin & Gray, CVPR 2016, arXiv:1509.09308; the matrices follow from the points.
 
+use rayon::prelude::*;
+
 use super::buffer::{Buffer, reserve, with_scratch};
 use super::finish::{Finish, Sink, read};
 use super::gathered::CHUNK;
 use super::isa::{InstructionSet, Isa, entry};
 use super::parallel::{parallel, rows_per_task};
+use super::vectorised::vectorised;
 
 /// Kernels in the tile domain, as panels of `[frequency][channel][columns]`; channels filled up to a multiple of [`CHUNK`].
 pub(crate) struct TileWeights {
@@ -47,28 +50,59 @@ impl TileWeights {
         side: usize,
         channels: usize,
         width: usize,
-        kernel: impl Fn(usize, usize) -> [f32; 9],
+        kernel: impl Fn(usize, usize) -> [f32; 9] + Sync,
     ) -> Self {
         let g: &[[f64; 3]] = if side == 4 { &G4 } else { &G2 };
-        let frequencies = g.len() * g.len();
         let (columns, depth) = (set.columns(), channels.next_multiple_of(CHUNK));
-        let mut values = Buffer::zeroed(width.div_ceil(columns) * frequencies * depth * columns);
-        for output in 0..width {
-            let panel = output / columns * frequencies * depth * columns;
+        let panel_length = g.len() * g.len() * depth * columns;
+        let mut values = Buffer::zeroed(width.div_ceil(columns) * panel_length);
+        values.par_chunks_exact_mut(panel_length.max(1)).enumerate().for_each(|(panel, values)| {
+            let outputs = panel * columns..width.min((panel + 1) * columns);
             for channel in 0..channels {
-                let taps = kernel(channel, output);
-                for (i, left) in g.iter().enumerate() {
-                    let half: [f64; 3] =
-                        std::array::from_fn(|x| (0..3).map(|y| left[y] * f64::from(taps[y * 3 + x])).sum());
-                    for (j, right) in g.iter().enumerate() {
-                        let value: f64 = half.iter().zip(right).map(|(a, b)| a * b).sum();
-                        let at = ((i * g.len() + j) * depth + channel) * columns + output % columns;
-                        values[panel + at] = value as f32;
+                let mut taps = [[0.0; MOST_COLUMNS]; 9];
+                for (column, output) in outputs.clone().enumerate() {
+                    for (tap, value) in taps.iter_mut().zip(kernel(channel, output)) {
+                        tap[column] = f64::from(value);
                     }
                 }
+                vectorised(
+                    set,
+                    #[inline(always)]
+                    || transform_kernels(g, &taps, (channel, depth), columns, values),
+                );
+            }
+        });
+        Self { values, side, channels, width, columns }
+    }
+}
+
+/// Most columns of a panel.
+const MOST_COLUMNS: usize = 32;
+
+/// `G g Gᵀ` of one channel's kernels for all outputs of a panel.
+#[inline(always)]
+fn transform_kernels(
+    g: &[[f64; 3]],
+    taps: &[[f64; MOST_COLUMNS]; 9],
+    (channel, depth): (usize, usize),
+    columns: usize,
+    values: &mut [f32],
+) {
+    for (i, left) in g.iter().enumerate() {
+        let mut half = [[0.0; MOST_COLUMNS]; 3];
+        for (x, half) in half.iter_mut().enumerate() {
+            for (column, half) in half.iter_mut().enumerate() {
+                *half = left[0] * taps[x][column] + left[1] * taps[3 + x][column] + left[2] * taps[6 + x][column];
             }
         }
-        Self { values, side, channels, width, columns }
+        for (j, right) in g.iter().enumerate() {
+            let mut whole = [0.0; MOST_COLUMNS];
+            for (column, whole) in whole.iter_mut().enumerate() {
+                *whole = (half[0][column] * right[0] + half[1][column] * right[1] + half[2][column] * right[2]) as f32;
+            }
+            let at = ((i * g.len() + j) * depth + channel) * columns;
+            values[at..at + columns].copy_from_slice(&whole[..columns]);
+        }
     }
 }
 
@@ -109,11 +143,13 @@ struct Task<'a> {
     shared: Shared<'a>,
     first: usize,
     end: usize,
+    /// The tile with which `tiles` begins.
+    origin: usize,
     /// Room for the transformed tiles: `[frequency][tile of the product][chunk][ROWS][16]`.
     tiles: *mut f32,
     /// Floats from one frequency of `tiles` to the next.
     tile_stride: usize,
-    /// Room for the products: `[frequency][tile][columns]`.
+    /// Room for the products: `[frequency][tile][columns]`, for each of the panels where the tiles were transformed before.
     products: *mut f32,
     product_stride: usize,
     panels: (usize, usize),
@@ -169,17 +205,22 @@ pub(crate) fn tiled(
     let tile_stride = |tiles: usize| tiles.next_multiple_of(tile_rows) * depth + SKEW;
     let product_stride = |tiles: usize| tiles.next_multiple_of(tile_rows) * columns + SKEW;
     if !schedule.staged {
-        let block = rows_per_task(tiles, most, tile_rows);
+        // As many blocks for each thread, and about as many tiles of the product in each.
+        let (units, threads) = (tiles.div_ceil(tile_rows), rayon::current_num_threads());
+        let blocks = units.div_ceil(most / tile_rows).next_multiple_of(threads).min(units);
+        let cut = |block: usize| tiles.min(block * units / blocks * tile_rows);
+        let block = units.div_ceil(blocks.max(1)) * tile_rows;
         let (tile_stride, product_stride) = (tile_stride(block), product_stride(block));
-        parallel(tiles.div_ceil(block), |index| {
+        parallel(blocks, |index| {
             with_scratch(frequencies * (tile_stride + product_stride), |scratch| {
                 #[cfg(test)]
                 super::checked::allow(scratch);
                 let tiles_at = scratch.as_mut_ptr();
                 let task = Task {
                     shared,
-                    first: index * block,
-                    end: tiles.min((index + 1) * block),
+                    first: cut(index),
+                    end: cut(index + 1),
+                    origin: cut(index),
                     tiles: tiles_at,
                     tile_stride,
                     // SAFETY: the scratch is long enough for both.
@@ -206,6 +247,7 @@ pub(crate) fn tiled(
             shared,
             first,
             end,
+            origin: first,
             tiles: transformed,
             tile_stride,
             products: std::ptr::null_mut(),
@@ -213,22 +255,23 @@ pub(crate) fn tiled(
             panels: (0, 0),
             transform: true,
         };
-        parallel((end - first).div_ceil(tile_rows), |index| {
+        let share = rows_per_task(end - first, tile_rows, 1);
+        parallel((end - first).div_ceil(share), |index| {
             let whole = &whole;
-            let start = first + index * tile_rows;
-            // SAFETY: the part of the memory that belongs to these tiles; no other task transforms them.
-            let tiles = unsafe { whole.tiles.add(index * tile_rows * depth) };
-            let task = Task { first: start, end: end.min(start + tile_rows), tiles, ..*whole };
-            // SAFETY: as above.
+            let start = first + index * share;
+            let task = Task { first: start, end: end.min(start + share), ..*whole };
+            // SAFETY: the asserts above, and no other task transforms these tiles.
             unsafe { run(set, task) }
         });
-        parallel(panels, |panel| {
+        let groups = schedule.groups;
+        let cut = |group: usize| group * panels / groups;
+        parallel(groups, |group| {
             let whole = &whole;
-            with_scratch(frequencies * product_stride, |scratch| {
+            with_scratch(panels.div_ceil(groups) * frequencies * product_stride, |scratch| {
                 #[cfg(test)]
                 super::checked::allow(scratch);
                 let products = scratch.as_mut_ptr();
-                let task = Task { products, panels: (panel, panel + 1), transform: false, ..*whole };
+                let task = Task { products, panels: (cut(group), cut(group + 1)), transform: false, ..*whole };
                 // SAFETY: the tiles have been transformed, and each task has outputs of its own.
                 unsafe { run(set, task) }
             });
@@ -241,6 +284,8 @@ struct Schedule {
     staged: bool,
     /// Most tiles transformed together.
     tiles: usize,
+    /// Parts of the panels that tasks of the staged schedule take: the tiles are read again for each.
+    groups: usize,
 }
 
 impl Schedule {
@@ -250,13 +295,18 @@ impl Schedule {
         /// Floats of transformed tiles that stay in the last cache.
         const COMMON: usize = 2_000_000;
         /// Floats of weights beyond which reading them for every few tiles costs more than sharing them.
-        const LARGE: usize = 4_000_000;
+        const LARGE: usize = 2_000_000;
+        /// Floats of products of a task that stay in the second cache.
+        const PRODUCTS: usize = 250_000;
         let threads = rayon::current_num_threads();
         let weights = frequencies * depth * panels * columns;
         let staged = weights > LARGE || tiles < 2 * rows * threads;
         let per_tile = frequencies * depth;
         let most = if staged { COMMON } else { OWN } / per_tile;
-        Self { staged: staged && panels >= threads, tiles: (most / rows).max(1) * rows }
+        let most = (most / rows).max(1) * rows;
+        let group = (PRODUCTS / (frequencies * columns * tiles.min(most).next_multiple_of(rows).max(rows))).max(1);
+        let groups = panels.div_ceil(group).next_multiple_of(threads).min(panels);
+        Self { staged: staged && panels >= threads, tiles: most, groups }
     }
 }
 
@@ -279,19 +329,27 @@ unsafe fn steps<S: Isa, const A: usize>(task: Task<'_>) {
     let weights = &task.shared.plan.weights;
     let depth = task.shared.depth;
     let count = task.end - task.first;
-    for panel in task.panels.0..task.panels.1 {
-        let vectors = (weights.width - panel * columns).div_ceil(S::LANES).min(S::VECTORS);
+    // Tiles that have just been transformed lie in this task's own cache, and products of one panel beside them; others are read
+    // as seldom as can be.
+    let group = if task.transform { 1 } else { task.panels.1 - task.panels.0 };
+    let products_of_panel = A * A * task.product_stride;
+    for first in (task.panels.0..task.panels.1).step_by(group.max(1)) {
         for frequency in 0..A * A {
-            let weights = weights.values.as_ptr().add((panel * A * A + frequency) * depth * columns);
             let tiles = task.tiles.add(frequency * task.tile_stride);
-            let products = task.products.add(frequency * task.product_stride);
-            for start in (0..count).step_by(S::ROWS) {
-                let sides = ((count - start).min(S::ROWS), vectors);
-                let products = products.add(start * columns);
-                S::product(sides, tiles.add(start * depth), weights, depth / CHUNK, products, false);
+            for panel in first..first + group {
+                let vectors = (weights.width - panel * columns).div_ceil(S::LANES).min(S::VECTORS);
+                let weights = weights.values.as_ptr().add((panel * A * A + frequency) * depth * columns);
+                let products = task.products.add((panel - first) * products_of_panel + frequency * task.product_stride);
+                for start in (0..count).step_by(S::ROWS) {
+                    let sides = ((count - start).min(S::ROWS), vectors);
+                    let products = products.add(start * columns);
+                    S::product(sides, tiles.add(start * depth), weights, depth / CHUNK, products, false);
+                }
             }
         }
-        transform_output::<S, A>(&task, panel);
+        for panel in first..first + group {
+            transform_output::<S, A>(&task, panel, task.products.add((panel - first) * products_of_panel));
+        }
     }
 }
 
@@ -321,7 +379,7 @@ unsafe fn transform_input<S: Isa, const A: usize>(task: &Task<'_>) {
                 }
             }
         }
-        let at = tile - task.first;
+        let at = tile - task.origin;
         let to = task.tiles.add(at / S::ROWS * S::ROWS * depth + at % S::ROWS * CHUNK);
         let mut channel = 0;
         while channel < depth {
@@ -416,13 +474,13 @@ unsafe fn output_points<S: Isa, const A: usize>(m: &[S::Vector; A], to: &mut [S:
 }
 
 #[inline(always)]
-unsafe fn transform_output<S: Isa, const A: usize>(task: &Task<'_>, panel: usize) {
+unsafe fn transform_output<S: Isa, const A: usize>(task: &Task<'_>, panel: usize, products: *const f32) {
     let Shared { plan, sink, across, .. } = task.shared;
     let [height, width] = plan.target;
     let columns = S::VECTORS * S::LANES;
     for tile in task.first..task.end {
         let (sample, row, column) = position(tile, across);
-        let from = task.products.add((tile - task.first) * columns);
+        let from = products.add((tile - task.first) * columns);
         for vector in 0..S::VECTORS {
             let channel = panel * columns + vector * S::LANES;
             if channel >= plan.weights.width {

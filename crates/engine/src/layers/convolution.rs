@@ -124,6 +124,31 @@ impl Geometry {
     }
 }
 
+/// Weights of a layer whose groups may have been put together.
+struct Weights<'a> {
+    /// `[outputs][channels of a group of its own][taps]`.
+    values: &'a [f32],
+    taps: usize,
+    /// Channels and outputs of a group of its own.
+    own: (usize, usize),
+    /// Such groups in one.
+    merged: usize,
+}
+
+impl Weights<'_> {
+    /// Of an output, for a channel of its group.
+    #[inline(always)]
+    fn at(&self, output: usize, channel: usize, tap: usize) -> f32 {
+        let (seen, made) = self.own;
+        let channel = match self.merged {
+            1 => channel,
+            merged if output / made % merged == channel / seen => channel % seen,
+            _ => return 0.0,
+        };
+        self.values[(output * seen + channel) * self.taps + tap]
+    }
+}
+
 /// What computes one direction.
 enum Kernel {
     Tiled(Tiled),
@@ -134,19 +159,14 @@ enum Kernel {
 }
 
 impl Kernel {
-    /// From the side with `channels` to that with `outputs`; `weight(output, channel of its group, tap)`.
-    fn correlate(
-        set: InstructionSet,
-        geometry: &Geometry,
-        winograd: bool,
-        weight: &dyn Fn(usize, usize, usize) -> f32,
-    ) -> Self {
+    /// From the side with `channels` to that with `outputs`.
+    fn correlate(set: InstructionSet, geometry: &Geometry, winograd: bool, weights: &Weights<'_>) -> Self {
         if geometry.depthwise() {
-            let (windows, weights) = depthwise(geometry, weight);
+            let (windows, weights) = depthwise(geometry, weights);
             return Self::Depthwise(windows, weights);
         }
         if let Some(side) = geometry.tile_side().filter(|_| winograd) {
-            let kernel = |channel, output| std::array::from_fn(|tap| weight(output, channel, tap));
+            let kernel = |channel, output| std::array::from_fn(|tap| weights.at(output, channel, tap));
             return Self::Tiled(Tiled {
                 source: [geometry.source[1], geometry.source[2]],
                 target: [geometry.target[1], geometry.target[2]],
@@ -173,25 +193,20 @@ impl Kernel {
             outputs: geometry.outputs,
             first_output: group * made,
             weights: taps.packed(set, (block, step_x), (seen, made), |output, channel, tap| {
-                weight(group * made + output, channel, tap)
+                weights.at(group * made + output, channel, tap)
             }),
         };
         Self::Gathered((0..geometry.groups).map(product).collect(), true)
     }
 
     /// From the side with `outputs` to that with `channels`: what [`Kernel::correlate`] does, transposed.
-    fn spread(
-        set: InstructionSet,
-        geometry: &Geometry,
-        winograd: bool,
-        weight: &dyn Fn(usize, usize, usize) -> f32,
-    ) -> Self {
+    fn spread(set: InstructionSet, geometry: &Geometry, winograd: bool, weights: &Weights<'_>) -> Self {
         if geometry.depthwise() {
-            let (windows, weights) = depthwise(geometry, weight);
+            let (windows, weights) = depthwise(geometry, weights);
             return Self::Depthwise(windows.reversed(), weights);
         }
         if let Some(side) = geometry.tile_side().filter(|_| winograd) {
-            let kernel = |output, channel| std::array::from_fn(|tap| weight(output, channel, 8 - tap));
+            let kernel = |output, channel| std::array::from_fn(|tap| weights.at(output, channel, 8 - tap));
             return Self::Tiled(Tiled {
                 source: [geometry.target[1], geometry.target[2]],
                 target: [geometry.source[1], geometry.source[2]],
@@ -200,7 +215,7 @@ impl Kernel {
             });
         }
         if geometry.scatters(set) {
-            return Self::Scattered(Self::scatter(set, geometry, weight));
+            return Self::Scattered(Self::scatter(set, geometry, weights));
         }
         let phases = geometry.stride.iter().product::<usize>();
         let [_, stride_y, stride_x] = geometry.stride;
@@ -237,14 +252,14 @@ impl Kernel {
                 outputs: geometry.channels,
                 first_output: group * made,
                 weights: taps.packed(set, (block, 1), (seen, made), |channel, output, tap| {
-                    weight(group * seen + output, channel, tap)
+                    weights.at(group * seen + output, channel, tap)
                 }),
             }));
         }
         Self::Gathered(products, reaches_all)
     }
 
-    fn scatter(set: InstructionSet, geometry: &Geometry, weight: &dyn Fn(usize, usize, usize) -> f32) -> Scattered {
+    fn scatter(set: InstructionSet, geometry: &Geometry, weights: &Weights<'_>) -> Scattered {
         let Taps { runs, order } = Taps::new(geometry.all_taps(), true);
         let channels = geometry.channels;
         Scattered {
@@ -261,8 +276,9 @@ impl Kernel {
                 block: 1,
                 outputs: order.len() * channels,
                 first_output: 0,
-                weights: Packed::new(set, geometry.outputs, order.len() * channels, |output, at| {
-                    weight(output, at % channels, order[at / channels])
+                weights: Packed::new(set, geometry.outputs, order.len() * channels, |output| {
+                    let order = &order;
+                    move |at| weights.at(output, at % channels, order[at / channels])
                 }),
             },
             step: geometry.stride,
@@ -392,7 +408,7 @@ impl Taps {
         set: InstructionSet,
         (block, step): (usize, usize),
         (seen, made): (usize, usize),
-        weight: impl Fn(usize, usize, usize) -> f32,
+        weight: impl Fn(usize, usize, usize) -> f32 + Sync,
     ) -> Packed {
         let mut places = Vec::new();
         let mut first = 0;
@@ -400,16 +416,19 @@ impl Taps {
             places.extend((0..run.taps + (block - 1) * step).map(|at| (&self.order[first..first + run.taps], at)));
             first += run.taps;
         }
-        Packed::new(set, places.len() * seen, block * made, |depth, column| {
-            let (order, at) = places[depth / seen];
-            let tap = at.checked_sub(column / made * step).and_then(|at| order.get(at));
-            tap.map_or(0.0, |tap| weight(column % made, depth % seen, *tap))
+        Packed::new(set, places.len() * seen, block * made, |depth| {
+            let ((order, at), channel, weight) = (places[depth / seen], depth % seen, &weight);
+            move |column| {
+                let (place, output) = if block == 1 { (0, column) } else { (column / made, column % made) };
+                let tap = at.checked_sub(place * step).and_then(|at| order.get(at));
+                tap.map_or(0.0, |tap| weight(output, channel, *tap))
+            }
         })
     }
 }
 
 /// Windows and `[tap][channel]` weights of a depthwise convolution.
-fn depthwise(geometry: &Geometry, weight: &dyn Fn(usize, usize, usize) -> f32) -> (Windows, Vec<f32>) {
+fn depthwise(geometry: &Geometry, weights: &Weights<'_>) -> (Windows, Vec<f32>) {
     let axes = std::array::from_fn(|axis| {
         Reach::forward(
             geometry.target[axis],
@@ -421,7 +440,7 @@ fn depthwise(geometry: &Geometry, weight: &dyn Fn(usize, usize, usize) -> f32) -
         )
     });
     let channels = geometry.channels;
-    let weights = (0..geometry.taps() * channels).map(|at| weight(at % channels, 0, at / channels)).collect();
+    let weights = (0..geometry.taps() * channels).map(|at| weights.at(at % channels, 0, at / channels)).collect();
     (Windows { axes, channels }, weights)
 }
 
@@ -463,15 +482,10 @@ impl Draft {
     }
 
     pub(crate) fn finish(self, set: InstructionSet, winograd: bool) -> Convolution {
-        let (seen, made) = self.geometry.group();
-        let taps = self.geometry.taps();
         let (geometry, merged) = self.geometry.merged();
-        let weight = |output: usize, channel: usize, tap: usize| {
-            let own = output / made % merged == channel / seen;
-            if own { self.weights[(output * seen + channel % seen) * taps + tap] } else { 0.0 }
-        };
-        let correlate = Kernel::correlate(set, &geometry, winograd, &weight);
-        let spread = Kernel::spread(set, &geometry, winograd, &weight);
+        let weights = Weights { values: &self.weights, taps: geometry.taps(), own: self.geometry.group(), merged };
+        let correlate = Kernel::correlate(set, &geometry, winograd, &weights);
+        let spread = Kernel::spread(set, &geometry, winograd, &weights);
         let taken = if geometry.transposed { geometry.outputs } else { geometry.channels };
         let groups = geometry.groups;
         let whole_groups = groups == 1 || geometry.depthwise() || (taken / groups).is_multiple_of(16);
@@ -731,6 +745,7 @@ mod tests {
             geometry((8, 2), plane(5, 12), [1, 3, 3], 2, 1, 1),
             geometry((1, 4), [1, 3, 40], [1, 1, 20], 1, 9, 1),
             geometry((8, 16), plane(9, 10), [1, 5, 1], 1, 0, 8),
+            geometry((8, 12), plane(5, 6), [1, 3, 3], 1, 1, 4),
         ];
         for (side, dilation) in [([5, 6, 20], 4), ([2, 3, 9], 3)] {
             let mut dilated = geometry((16, 32), side, [3, 3, 3], 1, dilation as isize, 1);

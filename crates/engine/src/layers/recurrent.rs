@@ -65,7 +65,7 @@ fn samples_of_task(samples: usize) -> usize {
 }
 
 /// A product of one row a sample with a matrix.
-fn linear(set: InstructionSet, inputs: usize, outputs: usize, weight: impl Fn(usize, usize) -> f32) -> Gathered {
+fn linear(set: InstructionSet, inputs: usize, outputs: usize, weight: impl Fn(usize, usize) -> f32 + Sync) -> Gathered {
     Gathered {
         grid: [1; 3],
         step: [1; 3],
@@ -79,7 +79,10 @@ fn linear(set: InstructionSet, inputs: usize, outputs: usize, weight: impl Fn(us
         block: 1,
         outputs,
         first_output: 0,
-        weights: Packed::new(set, inputs, outputs, weight),
+        weights: Packed::new(set, inputs, outputs, |input| {
+            let weight = &weight;
+            move |output| weight(input, output)
+        }),
     }
 }
 
