@@ -12,6 +12,7 @@ use nocebo_core::segmentation::IGNORED;
 use nocebo_core::{Domain, Label, Samples, Seed, has_finding};
 
 use crate::formats::beats;
+use crate::formats::picture::Kind;
 use crate::formats::table::Table;
 use crate::formats::volumes::Files;
 use crate::{DataError, Split};
@@ -44,6 +45,8 @@ pub(crate) enum Origin {
     Table(Arc<Table>),
     /// Volumes, of which samples are the centre.
     Volumes(Arc<Files>),
+    /// Pictures that are written back as this kind.
+    Pictures(Kind),
 }
 
 /// What a data set is written as, and read back from.
@@ -238,6 +241,14 @@ impl Dataset {
         }
     }
 
+    /// How a sample is stored that is written as a picture.
+    pub(crate) fn picture_kind(&self) -> Kind {
+        match self.origin {
+            Some(Origin::Pictures(kind)) => kind,
+            _ => Kind::Png,
+        }
+    }
+
     /// What the data are written as.
     pub(crate) fn form(&self) -> Form<'_> {
         match (&self.origin, &self.files) {
@@ -246,7 +257,7 @@ impl Dataset {
             (None, Some(files)) => Form::Dicom(files),
             (None, None) if beats::are_beats(self) => Form::Beats,
             (None, None) if self.frequency.is_some() => Form::Recordings,
-            (None, None) => Form::Pictures,
+            (None, None) | (Some(Origin::Pictures(_)), _) => Form::Pictures,
         }
     }
 

@@ -28,7 +28,7 @@ pub use survey::Survey;
 /// Reads one split of a data set with the default [`OpenOptions`].
 ///
 /// `path` is an `.npz` file in the manner of MedMNIST ([`formats::npz`]), a table as CSV ([`formats::table`]), or a folder: of
-/// PNG or JPEG pictures ([`formats::folder`]), DICOM images ([`formats::dicom`]) or volumes ([`formats::volumes`]) with a
+/// PNG, JPEG or TIFF pictures ([`formats::folder`]), DICOM images ([`formats::dicom`]) or volumes ([`formats::volumes`]) with a
 /// `labels.csv` or one folder a class; of pictures ([`formats::masks`]) or volumes and their masks; of pictures with boxes
 /// ([`formats::boxes`]); of WFDB records with annotated beats ([`formats::beats`]);
 /// or of WFDB or EDF records with a `labels.csv` ([`formats::recordings`]).
@@ -127,7 +127,7 @@ pub fn open_with(path: impl AsRef<Path>, split: Split, options: &OpenOptions) ->
         _ => Err(DataError::refused(
             &file,
             "a file of an unknown kind",
-            "give an .npz file in the manner of MedMNIST, a table as .csv, or a folder of PNG or JPEG pictures",
+            "give an .npz file in the manner of MedMNIST, a table as .csv, or a folder of PNG, JPEG or TIFF pictures",
         )),
     }
 }

@@ -139,7 +139,7 @@ fn format_of(path: &Path, data: &Dataset) -> &'static str {
         Form::Beats => "WFDB records with annotated beats",
         Form::Recordings => "records (WFDB, EDF)",
         Form::Pictures if extension => "arrays (npz)",
-        Form::Pictures => "pictures (PNG, JPEG)",
+        Form::Pictures => "pictures (PNG, JPEG, TIFF)",
     }
 }
 
@@ -257,7 +257,7 @@ mod tests {
         assert_eq!(survey.splits.iter().map(|part| part.samples).sum::<usize>(), 19);
         assert_eq!(
             (survey.bounds, survey.step, survey.format.as_str()),
-            ([0.0, 255.0], [1.0, 1.0], "pictures (PNG, JPEG)")
+            ([0.0, 255.0], [1.0, 1.0], "pictures (PNG, JPEG, TIFF)")
         );
         let all = survey.problems.join("\n");
         for expected in ["`000002.png` was left out", "are constant", "repeat another"] {

@@ -16,6 +16,7 @@ pub(crate) mod picture;
 pub mod raster;
 pub mod recordings;
 pub mod table;
+pub(crate) mod tiff;
 pub mod volumes;
 pub mod wfdb;
 mod zip;
