@@ -27,7 +27,7 @@ pub use survey::Survey;
 
 /// Reads one split of a data set with the default [`OpenOptions`].
 ///
-/// `path` is an `.npz` file in the manner of MedMNIST ([`formats::npz`]), a table as CSV ([`formats::table`]), or a folder: of
+/// `path` is an `.npz` file in the manner of MedMNIST ([`formats::npz`]), a table as CSV, Parquet or ARFF ([`formats::table`]), or a folder: of
 /// PNG, JPEG or TIFF pictures ([`formats::folder`]), DICOM images ([`formats::dicom`]) or volumes ([`formats::volumes`]) with a
 /// `labels.csv` or one folder a class; of pictures ([`formats::masks`]) or volumes and their masks; of pictures with boxes
 /// ([`formats::boxes`]); of WFDB records with annotated beats ([`formats::beats`]);
@@ -118,7 +118,7 @@ pub fn open_with(path: impl AsRef<Path>, split: Split, options: &OpenOptions) ->
     let extension = path.extension().map(|extension| extension.to_string_lossy().to_ascii_lowercase());
     match extension.as_deref() {
         Some("npz") => formats::npz::read(path, split, options),
-        Some("csv") => formats::table::read(path, split, options),
+        Some("csv" | "parquet" | "arff") => formats::table::read(path, split, options),
         _ if formats::dicom::is_dicom(path) => Err(DataError::refused(
             &file,
             "one DICOM file, which is no labelled data set",
@@ -127,7 +127,7 @@ pub fn open_with(path: impl AsRef<Path>, split: Split, options: &OpenOptions) ->
         _ => Err(DataError::refused(
             &file,
             "a file of an unknown kind",
-            "give an .npz file in the manner of MedMNIST, a table as .csv, or a folder of PNG, JPEG or TIFF pictures",
+            "give an .npz file in the manner of MedMNIST, a table as .csv, .parquet or .arff, or a folder of PNG, JPEG or TIFF pictures",
         )),
     }
 }

@@ -133,7 +133,7 @@ impl Survey {
 fn format_of(path: &Path, data: &Dataset) -> &'static str {
     let extension = path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("npz"));
     match data.form() {
-        Form::Table(_) => "table (CSV)",
+        Form::Table(_) => "table (CSV, Parquet, ARFF)",
         Form::Volumes(_) => "volumes (NIfTI, NRRD, MetaImage)",
         Form::Dicom(_) => "DICOM images",
         Form::Beats => "WFDB records with annotated beats",

@@ -1,5 +1,6 @@
 //! One module a format, reading and writing.
 
+mod arff;
 pub mod beats;
 pub mod boxes;
 pub mod dicom;
@@ -12,6 +13,7 @@ pub mod nifti;
 pub mod npy;
 pub mod npz;
 pub mod nrrd;
+mod parquet_table;
 pub(crate) mod picture;
 pub mod raster;
 pub mod recordings;
