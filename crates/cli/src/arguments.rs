@@ -234,7 +234,8 @@ pub(crate) struct Harden {
 /// A data set and how it is opened.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct Source {
-    /// A MedMNIST-style .npz, a .csv table, or a folder of images (DICOM too, or with masks), volumes or WFDB records.
+    /// A MedMNIST-style .npz, a table (.csv, .parquet, .arff), or a folder of images (DICOM too, or with masks), volumes or WFDB
+    /// records; for `attack` also one image or volume, judged against the decision of the model itself.
     #[arg(long)]
     pub(crate) data: PathBuf,
     #[command(flatten)]
@@ -536,7 +537,7 @@ pub(crate) enum InspectData {
 pub(crate) struct Run {
     /// ONNX file.
     pub(crate) model: PathBuf,
-    /// An array (.npy) or ONNX tensor (.pb) for each input of the model, in order; may be repeated.
+    /// An array (.npy), ONNX tensor (.pb), image or volume (in its unit) for each input of the model, in order; may be repeated.
     #[arg(long, required = true)]
     pub(crate) input: Vec<PathBuf>,
     /// Also write the gradient of the sum of the first output by each input.

@@ -676,6 +676,27 @@ fn volumes_are_attacked_in_their_own_steps_and_described() {
         fooled += usize::from(sample["success_after_storage"] == true && sample["wrong_before"] == false);
     }
     assert!(fooled > 0, "{attack}");
+    // One of them, without a label.
+    let shown = succeed(path, "data inspect ct/01.nii.gz --unit HU");
+    assert!(shown.contains("[1, 4, 4, 4]") && shown.contains("none") && !shown.contains("samples"), "{shown}");
+    succeed(
+        path,
+        "attack --model m.onnx --data ct/01.nii.gz --unit HU --attack pgd --threat linf:10HU --seed 1 --out one",
+    );
+    let one: serde_json::Value = serde_json::from_slice(&fs::read(path.join("one/attack.json")).unwrap()).unwrap();
+    assert_eq!(
+        (one["labels_from"].as_str(), one["samples"][0]["wrong_before"].as_bool()),
+        (Some("model"), Some(false))
+    );
+    let (clean, written) = (read(&path.join("ct/01.nii.gz")), read(&path.join("one/000000.nii.gz")));
+    let differences =
+        clean.samples().values().iter().zip(written.samples().values()).map(|(old, new)| (old - new).abs());
+    let differences: Vec<f32> = differences.collect();
+    assert!(differences.iter().all(|value| value % 2.0 == 0.0 && *value <= 10.0) && differences.contains(&10.0));
+    succeed(path, "run m.onnx --input ct/01.nii.gz --out ran");
+    assert_eq!(fs::read_dir(path.join("ran")).unwrap().count(), 1);
+    let (code, _, error) = nocebo(path, "audit --model m.onnx --data ct/01.nii.gz --threat linf:1 --out no");
+    assert!(code == 3 && error.contains("one image"), "{code} {error}");
 }
 
 fn records(folder: &Path, out: &str) -> Vec<u8> {

@@ -66,6 +66,46 @@ pub(crate) enum Form<'a> {
     Pictures,
 }
 
+/// One image that comes without a label.
+#[derive(Clone, Debug)]
+pub struct Unlabelled(Dataset);
+
+impl Unlabelled {
+    /// The sample.
+    pub fn samples(&self) -> &Samples {
+        &self.0.samples
+    }
+
+    /// Unit, bounds and storage step of its values.
+    pub fn domain(&self) -> &Domain {
+        &self.0.domain
+    }
+
+    /// Its file.
+    pub fn source(&self) -> &str {
+        &self.0.source
+    }
+
+    /// A data set of this one sample.
+    ///
+    /// # Errors
+    ///
+    /// When the label does not fit the classes, or there are fewer than two classes (one finding).
+    pub fn labelled(self, label: Label, class_names: Vec<String>) -> Result<Dataset, DataError> {
+        let (samples, labels) = (self.0.samples, vec![label]);
+        let positions = samples.elements() / samples.shape()[0];
+        check_labels(&self.0.source, &labels, &class_names, 1, positions)?;
+        Ok(Dataset { samples, labels, class_names, ..self.0 })
+    }
+
+    /// What a reader of data sets made of a folder of one file, with a label that means nothing.
+    pub(crate) fn from_one(data: Dataset, source: &str) -> Self {
+        let meant = |warning: &Warning| !matches!(warning, Warning::MissingClass { .. });
+        let warnings = data.warnings.into_iter().filter(meant).collect();
+        Self(Dataset { warnings, patients: None, source: source.to_owned(), ..data })
+    }
+}
+
 /// Something that was noticed while reading and that may change a result.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]

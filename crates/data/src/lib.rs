@@ -19,7 +19,7 @@ use std::path::Path;
 use nocebo_core::Samples;
 
 use dataset::Form;
-pub use dataset::{Dataset, Statistics, Warning};
+pub use dataset::{Dataset, Statistics, Unlabelled, Warning};
 pub use error::DataError;
 pub use options::{Limits, OpenOptions};
 pub use split::{Fractions, Split, leaks};
@@ -39,6 +39,25 @@ pub use survey::Survey;
 /// empty.
 pub fn open(path: impl AsRef<Path>, split: Split) -> Result<Dataset, DataError> {
     open_with(path, split, &OpenOptions::default())
+}
+
+/// Whether `path` is one volume, DICOM file or picture, which says nothing of classes.
+pub fn is_image(path: &Path) -> bool {
+    let name = formats::file_name(path);
+    path.is_file()
+        && (formats::volumes::has_volume_name(&name)
+            || formats::picture::has_picture_name(&name)
+            || formats::dicom::is_dicom(path))
+}
+
+/// Reads one volume, DICOM file or picture.
+///
+/// # Errors
+///
+/// As [`open_with`] of a folder that holds it.
+pub fn open_image(path: impl AsRef<Path>, options: &OpenOptions) -> Result<Unlabelled, DataError> {
+    let path = path.as_ref();
+    Ok(Unlabelled::from_one(formats::read_one(path, options)?, &formats::file_name(path)))
 }
 
 /// Writes the samples into the new folder `path` in the format that they came from: the lines of a table, volumes, DICOM images, WFDB or
@@ -119,10 +138,11 @@ pub fn open_with(path: impl AsRef<Path>, split: Split, options: &OpenOptions) ->
     match extension.as_deref() {
         Some("npz") => formats::npz::read(path, split, options),
         Some("csv" | "parquet" | "arff") => formats::table::read(path, split, options),
-        _ if formats::dicom::is_dicom(path) => Err(DataError::refused(
+        _ if is_image(path) => Err(DataError::refused(
             &file,
-            "one DICOM file, which is no labelled data set",
-            "give a folder of them with a `labels.csv` or one folder a class; references of a DICOMDIR are never followed",
+            "one image, which is no labelled data set",
+            "give a folder of them with a `labels.csv` or one folder a class (`data inspect`, `attack` and `run` take one); references \
+             of a DICOMDIR are never followed",
         )),
         _ => Err(DataError::refused(
             &file,

@@ -86,6 +86,7 @@ pub(crate) fn run(arguments: &Attack, global: &Global) -> Result<(), Failure> {
         (count("success"), count("success_after_storage"), count("wrong_before"), records.len());
     let summary = json!({
         "attack": named.name,
+        "labels_from": if nocebo_data::is_image(&arguments.samples.source.data) { "model" } else { "data" },
         "settings": named.settings,
         "learned_from": learned_from,
         "norm": threat.norm(),

@@ -50,6 +50,17 @@ pub(super) struct Listing {
 }
 
 impl Listing {
+    /// One file that has no label.
+    pub(super) fn of_one(file: &str) -> Self {
+        Self {
+            files: vec![file.to_owned()],
+            labels: vec![Label::Class(0)],
+            class_names: vec![String::new(); 2],
+            splits: Some(vec![Split::Test]),
+            ..Self::default()
+        }
+    }
+
     /// The rows of a split: as the listing says, with a warning where patients are in two of them, or else drawn.
     pub(super) fn rows_of(
         &mut self,
@@ -125,7 +136,7 @@ pub(super) fn patient_warnings(splits: &[Split], patients: Option<&[String]>) ->
     pairs.into_iter().filter_map(|pair| shared_patients(pair, &of(pair.0), &of(pair.1))).collect()
 }
 
-fn read_pictures(
+pub(super) fn read_pictures(
     path: &Path,
     folder: &str,
     split: Split,

@@ -236,6 +236,12 @@ fn list(path: &Path, name: &str, options: &OpenOptions) -> Result<Listing, DataE
     Ok(listing)
 }
 
+/// Reads one file as a data set of one sample that has no label.
+pub(super) fn read_one(path: &Path, name: &str, options: &OpenOptions) -> Result<Dataset, DataError> {
+    let folder = path.parent().unwrap_or(Path::new(""));
+    read_images(folder, name, (Split::Test, &[0]), Listing::of_one(name), &mut Reader::default(), options)
+}
+
 /// Reads the pixels of the files in the given rows of the listing.
 fn read_images(
     path: &Path,
