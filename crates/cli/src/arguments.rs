@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use nocebo_core::{ThreatSpec, Unit};
-use nocebo_data::OpenOptions;
+use nocebo_data::{OpenOptions, StoreAs};
 
 /// Adversarial robustness of medical deep-learning models.
 ///
@@ -330,6 +330,7 @@ pub(crate) struct Audit {
     #[arg(long, conflicts_with_all = [
         "model", "data", "split", "samples", "learn_from", "learning_samples", "threat", "goal", "finding", "protocol",
         "attacks", "require", "group", "include_images", "keep_samples", "unit", "bounds", "window",
+        "store_as",
     ])]
     pub(crate) recipe: Option<PathBuf>,
     /// ONNX file.
@@ -367,6 +368,9 @@ pub(crate) struct Audit {
     /// A column of the label table that results are also given for, such as sex; may be repeated.
     #[arg(long)]
     pub(crate) group: Vec<String>,
+    /// Store pictures of 8 bits with loss, as `jpeg:90`, before success after storage is judged.
+    #[arg(long)]
+    pub(crate) store_as: Option<StoreAs>,
     /// Images in the report: the most striking successes; 0 for a report without patient data.
     #[arg(long, default_value_t = 6)]
     pub(crate) include_images: usize,
@@ -451,6 +455,9 @@ pub(crate) struct Attack {
     /// Norm and one epsilon, such as `linf:4`, or `linf:inf` for no limit but the bounds.
     #[arg(long)]
     pub(crate) threat: ThreatSpec,
+    /// Store pictures of 8 bits with loss, as `jpeg:90`, before success after storage is judged.
+    #[arg(long)]
+    pub(crate) store_as: Option<StoreAs>,
     /// New folder for the perturbed samples.
     #[arg(long)]
     pub(crate) out: PathBuf,

@@ -12,6 +12,7 @@ pub mod formats;
 pub mod options;
 pub mod phantoms;
 pub mod split;
+pub mod store;
 pub mod survey;
 
 use std::path::Path;
@@ -23,6 +24,7 @@ pub use dataset::{Dataset, Statistics, Unlabelled, Warning};
 pub use error::DataError;
 pub use options::{Limits, OpenOptions};
 pub use split::{Fractions, Split, leaks};
+pub use store::StoreAs;
 pub use survey::Survey;
 
 /// Reads one split of a data set with the default [`OpenOptions`].

@@ -284,6 +284,9 @@ fn threat_text(audit: &Audit) -> String {
     if let Some(justification) = &settings.justification {
         fact("Why these budgets", &escape(justification));
     }
+    if let Some(store) = settings.store_as {
+        fact("Stored as", &format!("{store}, with loss; success after storage is judged on what is read back"));
+    }
     if let Some(protocol) = &settings.protocol {
         fact("Protocol", &escape(protocol));
     }
