@@ -299,6 +299,11 @@ mod tests {
     const PACKBITS: &str = "49492a0016000000ff00030100020103ff0f409cffff0900000103000100000003000000010103000100000002000000020103000100\
         000010000000030103000100000005800000060103000100000001000000110104000100000008000000160103000100000002000000170104000100000\
         00e0000001c010300010000000100000000000000";
+    /// The same without packing, as `BigTIFF`.
+    const BIG: &str = "49492b00080000001000000000000000090000000000000000010400010000000000000003000000000000000101040001000000000000000\
+        200000000000000020103000100000000000000100000000000000003010300010000000000000001000000000000000601030001000000000000000100000\
+        000000000110104000100000000000000d40000000000000016010400010000000000000002000000000000001701040001000000000000000c00000000000\
+        0001c010300010000000000000001000000000000000000000000000000000001000201ff0f409cffff";
     const RGB: &str = "49492a0018000000800000202018100a0603820120a05c040a0000010300010000000200000001010300010000000200000002010300030\
         00000960000000301030001000000050000000601030001000000020000001101040001000000080000001501030001000000030000001601030001000000\
         020000001701040001000000100000001c010300010000000100000000000000080008000800";
@@ -342,7 +347,7 @@ mod tests {
 
     #[test]
     fn what_other_programs_write_is_read() {
-        for text in [LZW, DEFLATE, PACKBITS] {
+        for text in [LZW, DEFLATE, PACKBITS, BIG] {
             let picture = picture::decode(&hex(text), "a.tiff", LIMIT).unwrap();
             assert_eq!((picture.shape, picture.bits), ([1, 2, 3], 16));
             assert_eq!(picture.values, [0.0, 1.0, 258.0, 4095.0, 40000.0, 65535.0]);
@@ -358,6 +363,7 @@ mod tests {
         assert_eq!(decode(&built(&[(262, 0)], 0, &[3, 250]), "a", LIMIT).unwrap().values, [252.0, 5.0]);
     }
 
+    /// Row I4 of the bad inputs.
     #[test]
     fn other_pictures_are_refused_by_name() {
         for (changes, reason) in [
@@ -375,6 +381,26 @@ mod tests {
             let error = refusal(&built(changes, 0, &[3, 250]));
             assert!(error.contains(reason), "{changes:?}: {error}");
         }
+        let tiles = |width: u32| {
+            let data =
+                [&[7; 256][..], &[9; 256], &[8, 264, 256, 256].map(|at: u32| at.to_be_bytes()).concat()].concat();
+            let mut bytes = built(&[(256, 17), (322, width), (323, 16), (324, 520), (325, 528)], 0, &data);
+            for tag in [[1, 68, 0, 4], [1, 69, 0, 4]] {
+                let entry = bytes.windows(4).position(|bytes| bytes == tag).unwrap();
+                bytes[entry + 7] = 2;
+            }
+            bytes
+        };
+        let tiled = decode(&tiles(16), "a", LIMIT).unwrap().values;
+        assert_eq!((tiled.len(), tiled[0], tiled[15], tiled[16]), (17, 7.0, 7.0, 9.0));
+        assert!(refusal(&tiles(0)).contains("without pixels"));
+        assert!(refusal(&tiles(1 << 31)).contains("all tiles"));
+        // A directory that comes after itself, and one that lies inside of itself.
+        let start = built(&[], 0, &[3, 250]).len() as u32 - 4 - 9 * 12 - 2;
+        assert!(refusal(&built(&[], start, &[3, 250])).contains("several pages"));
+        let mut inside = built(&[], 0, &[3, 250]);
+        inside[4..8].copy_from_slice(&4u32.to_be_bytes());
+        assert!(decode(&inside, "a", LIMIT).is_err());
         let pages = built(&[], 8, &[3, 250]);
         assert!(refusal(&pages).contains("several pages"), "{}", refusal(&pages));
         // Three strips, each a plane: their places and sizes stand behind them.
@@ -391,7 +417,7 @@ mod tests {
             [1.0, 4.0, 2.0, 5.0, 3.0, 6.0]
         );
         assert!(refusal(&built(&alpha, 0, &[1, 2, 3, 255, 4, 5, 6, 254])).contains("transparent"));
-        for text in [LZW, DEFLATE, PACKBITS, RGB] {
+        for text in [LZW, DEFLATE, PACKBITS, BIG, RGB] {
             let bytes = hex(text);
             for length in 0..bytes.len() {
                 assert!(decode(&bytes[..length], "a", LIMIT).is_err() || length + 4 > bytes.len(), "{length}");
