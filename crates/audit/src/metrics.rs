@@ -96,21 +96,28 @@ impl DecisionMetrics {
     }
 }
 
-/// Mean and greatest of a count.
+/// A count over the samples attacked.
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Serialize)]
 pub struct Spent {
-    /// Mean over the samples attacked; none where there was none.
+    /// Mean; none where no sample was attacked.
     pub mean: Option<f64>,
-    /// Greatest over the samples attacked.
+    /// The least count that half of the samples did not exceed.
+    pub median: Option<u32>,
+    /// The least count that 95 % of the samples did not exceed.
+    pub percentile_95: Option<u32>,
+    /// Greatest.
     pub max: u32,
 }
 
 impl Spent {
     fn of<'a>(attacked: impl Iterator<Item = &'a Attacked>, count: impl Fn(&Queries) -> u32) -> Self {
-        let counts: Vec<u32> = attacked.map(|row| count(&row.queries)).collect();
+        let mut counts: Vec<u32> = attacked.map(|row| count(&row.queries)).collect();
+        counts.sort_unstable();
+        let percentile =
+            |percent: usize| (counts.len() * percent).div_ceil(100).checked_sub(1).map(|place| counts[place]);
         let mean = (!counts.is_empty())
             .then(|| counts.iter().map(|&count| f64::from(count)).sum::<f64>() / counts.len() as f64);
-        Self { mean, max: counts.into_iter().max().unwrap_or(0) }
+        Self { mean, median: percentile(50), percentile_95: percentile(95), max: counts.last().copied().unwrap_or(0) }
     }
 }
 

@@ -9,7 +9,7 @@
 //! ```text
 //! K ≥ 4          apgd-ce → apgd-t (DLR, min(9, K − 1) targets) → fab-t → square                 AutoAttack
 //! K = 3          apgd-ce → apgd-dlr → apgd-t (margin, 2 targets) → fab-t → square               variant
-//! K = 2, logit   apgd-ce → apgd-margin → fab-t → square                                         variant
+//! K = 2, logit   apgd-ce → apgd-margin → fab-t → fmn → alma (L1, L2) → square                    variant
 //! findings       apgd-ce (all findings) → apgd-margin (nearest) → apgd-t (each) → fab-t → square  variant
 //! invent one     as K = 2: DLR needs a true class                                               variant
 //! masks          apgd-ce → apgd-margin → apgd-dice → square                                     variant
@@ -24,7 +24,9 @@
 //! one-step FGSM runs on every sample: it can only lower the figure, and shows label leaking.
 //!
 //! Sources: Croce & Hein, ICML 2020, arXiv:2003.01690 (the cascade); Croce & Hein, ICML 2021, arXiv:2103.01208 (L1).
-//! The variants are ours: the original is undefined below four classes (targeted DLR) and knows neither findings nor masks. For
+//! The variants are ours: the original is undefined below four classes (targeted DLR) and knows neither findings nor masks.
+//! With one boundary no other class is left to aim at; attacks that search along the boundary (FMN, ALMA) take the place of
+//! the targets: in L2 they bring down samples that the rest leaves standing (`bench/variant_strength.py`). For
 //! masks we follow Croce, Singh & Hein, ECCV 2024, arXiv:2306.12941 (SEA) in trying one loss after the other, with losses of
 //! our own; attacks that step to a decision boundary do not know masks. There is no ordinal or regression task, and so no protocol for one.
 
@@ -220,6 +222,13 @@ fn cascade(head: Head, restarts: i64) -> Vec<AttackSection> {
     };
     attacks.push(later("fab-t", "fab-t", &SMOOTH, fab(head.targets())));
     attacks.push(later("fab-t-l1", "fab-t", &[Norm::L1], fab(head.targets().min(5))));
+    if head == Head::OneBoundary {
+        // The thorough version runs it on every sample.
+        if restarts == 1 {
+            attacks.push(later("fmn", "fmn", &SMOOTH_AND_L1, toml::Table::new()));
+        }
+        attacks.push(later("alma", "alma", &[Norm::L1, Norm::L2], toml::Table::new()));
+    }
     attacks.push(later("square", "square", &SMOOTH_AND_L1, toml::Table::new()));
     attacks.push(later("fmn-l0", "fmn", &[Norm::L0], toml::Table::new()));
     attacks.push(later("sigma-zero", "sigma-zero", &[Norm::L0], toml::Table::new()));

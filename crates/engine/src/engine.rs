@@ -5,6 +5,7 @@ use std::sync::{Mutex, PoisonError};
 
 use nocebo_graph::Graph;
 
+use crate::kernels::inside_the_pool;
 use crate::lowering::Lowering;
 use crate::plan::{Plan, Workspace};
 use crate::{Error, InstructionSet};
@@ -116,7 +117,8 @@ impl Engine {
         let mut outputs = Vec::with_capacity(inputs.len() / self.plan.inputs() * self.plan.outputs());
         for rows in self.passes(inputs) {
             self.with_workspace(rows.len(), |workspace| {
-                outputs.extend_from_slice(self.plan.forward(workspace, self.rows(inputs, &rows)));
+                let rows = self.rows(inputs, &rows);
+                outputs.extend_from_slice(inside_the_pool(|| self.plan.forward(workspace, rows)));
             });
         }
         outputs
@@ -141,14 +143,16 @@ impl Engine {
         let mut gradients = vec![Vec::with_capacity(inputs.len()); count];
         for rows in self.passes(inputs) {
             self.with_workspace(rows.len(), |workspace| {
-                let made = self.plan.forward(workspace, self.rows(inputs, &rows)).to_vec();
+                let given = self.rows(inputs, &rows);
+                let made = inside_the_pool(|| self.plan.forward(workspace, given)).to_vec();
                 for (number, gradient) in gradients.iter_mut().enumerate() {
                     let mut cotangents = vec![0.0; made.len()];
                     let per_row = made.chunks_exact(width).zip(cotangents.chunks_exact_mut(width));
                     for (row, (output, slope)) in rows.clone().zip(per_row) {
                         cotangent(number, row, output, slope)?;
                     }
-                    gradient.extend_from_slice(self.plan.backward(workspace, &cotangents).unwrap_or_default());
+                    let slopes = inside_the_pool(|| self.plan.backward(workspace, &cotangents));
+                    gradient.extend_from_slice(slopes.unwrap_or_default());
                 }
                 outputs.extend_from_slice(&made);
                 Ok(())

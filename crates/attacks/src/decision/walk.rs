@@ -152,10 +152,11 @@ pub(crate) fn unit<G: Rng>(ranges: &[f64], generator: &mut G, mut part: impl FnM
 
 /// One point of each row that reaches the goal, `None` where none was found; at most 100 queries a sample.
 ///
-/// The rule, without a setting: the tries alternate between uniform noise inside the bounds and noise of ever coarser
+/// The rule, without a setting: the tries take turns between uniform noise inside the bounds, noise of ever coarser
 /// cells (2, 4, 8, … a side, then one for a whole channel, then 2 again), which has the large dark and bright areas that
-/// some classes need. Everything is drawn from (seed, sample index); a sample of the wanted class is not taken from the
-/// batch, because a result may not depend on it.
+/// some classes need, and such noise laid over the sample by a random share, for classes that noise alone never has.
+/// Everything is drawn from (seed, sample index); a sample of the wanted class is not taken from the batch, because a
+/// result may not depend on it.
 pub(crate) fn starting_points(
     problem: &AttackProblem<'_>,
     questions: &mut Questions<'_>,
@@ -183,7 +184,7 @@ pub(crate) fn starting_points(
     Ok(starts)
 }
 
-/// Noise inside the bounds of the mutable elements: of single elements in even attempts, of cells in odd ones.
+/// Noise inside the bounds of the mutable elements: of single elements, of cells, of cells over the sample, in turn.
 fn noise(
     problem: &AttackProblem<'_>,
     grid: &Grid,
@@ -195,7 +196,8 @@ fn noise(
     let greatest = grid.sides().iter().copied().max().unwrap_or(1);
     // 1, 2, 4, … below the greatest side.
     let scales = (greatest as f64).log2().ceil().max(1.0) as usize;
-    let side = if attempt.is_multiple_of(2) { greatest } else { 1 << ((attempt / 2 + 1) % scales) };
+    let side = if attempt.is_multiple_of(3) { greatest } else { 1 << ((attempt / 3 + 1) % scales) };
+    let share = if attempt % 3 == 2 { generator.random() } else { 1.0 };
     let coarse: Vec<usize> = grid.sides().iter().map(|&whole| whole.min(side)).collect();
     let cells = grid.cells(&coarse);
     let count: usize = coarse.iter().product();
@@ -205,7 +207,8 @@ fn noise(
         for (position, &cell) in cells.iter().enumerate() {
             let element = grid.element(channel, position);
             let (lower, upper) = (f64::from(domain.lower()[element]), f64::from(domain.upper()[element]));
-            point[element] = (lower + heights[cell] * (upper - lower)) as f32;
+            let (noise, kept) = (lower + heights[cell] * (upper - lower), f64::from(clean[element]));
+            point[element] = (kept + share * (noise - kept)) as f32;
         }
     }
     point
@@ -315,5 +318,21 @@ mod tests {
         assert!(outcome.success[0]);
         let values = outcome.perturbed_inputs.row(0);
         assert!(values.iter().all(|value| (0.0..=255.0).contains(value)));
+    }
+
+    #[test]
+    fn noise_over_the_sample_finds_a_class_that_noise_alone_never_has() {
+        // Class 2 needs a mean above 60 and the fine pattern of the sample, which no noise has.
+        let domain = nocebo_core::Domain::grey_levels(&[1, 64, 64], 255.0).unwrap();
+        let sign = |element: usize| if (element + element / 64).is_multiple_of(2) { 1.0 } else { -1.0 };
+        let pattern: Vec<f32> = (0..4096).map(|element| -sign(element) / 4096.0).collect();
+        let weights = vec![pattern, vec![-1.0 / 4096.0; 4096], vec![0.0; 4096]];
+        let model = Linear::new(domain.clone(), Task::MultiClass { classes: 3 }, weights, vec![20.0, 60.0, 0.0]);
+        let samples =
+            Samples::new((0..4096).map(|element| 55.0 + 50.0 * sign(element)).collect(), &[1, 64, 64]).unwrap();
+        let goal = Goal::Targeted { labels: vec![Label::Class(1)], targets: vec![Label::Class(2)] };
+        let threat = ThreatModel::new(Norm::L2, f32::INFINITY, domain).unwrap();
+        let outcome = Walker { bisects: false }.run(&model, &samples, &goal, &threat, Seed(1)).unwrap();
+        assert!(outcome.success[0]);
     }
 }

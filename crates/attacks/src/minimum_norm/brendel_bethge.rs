@@ -12,8 +12,8 @@
 //! Source: Brendel et al., `NeurIPS` 2019, arXiv:1907.01003, section 3; constants of the reference implementation in
 //! `Foolbox`.
 //!
-//! Differs from the source: r is in the range of the bounds. The start is the first success of a few steps of the size
-//! of a tenth of the range along the sign of ∇m, or else of uniform noise, because there is no sample of another class at
+//! Differs from the source: r is in the range of the bounds. The start is the first success of a few steps, growing to
+//! a tenth of the range, along the sign of ∇m, or else of uniform noise, because there is no sample of another class at
 //! hand. The trust-region problem is solved by root searches for its two multipliers, not by a dual BFGS; its L0 step
 //! is ours. The binary search projects the start onto smaller and smaller balls of the norm.
 
@@ -30,7 +30,7 @@ use super::search::{Ask, Search, Seen, minimise};
 use super::settings::{at_least_one, fraction, positive};
 use super::trust_region::TrustRegion;
 
-/// Step of the climb to a start, as a fraction of the range.
+/// Last step of the climb to a start, as a fraction of the range; the steps grow to it evenly.
 const CLIMB: f64 = 0.1;
 
 /// Settings of [`BrendelBethge`].
@@ -172,8 +172,9 @@ impl Walk<'_> {
             return self.try_noise(0);
         }
         self.phase = Phase::Climb { step: step + 1 };
+        let length = CLIMB * (step + 1) as f64 / self.config.climb_steps as f64;
         for (change, slope) in self.change.iter_mut().zip(self.frame.slopes(seen.gradient)) {
-            *change += if slope == 0.0 { 0.0 } else { CLIMB * slope.signum() };
+            *change += if slope == 0.0 { 0.0 } else { length * slope.signum() };
         }
         self.frame.clip(&mut self.change);
         Some(Ask::Gradient(self.frame.point(&self.change)))

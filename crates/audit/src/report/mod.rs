@@ -6,8 +6,10 @@
 //! by its digest.
 
 mod chart;
+mod examples;
 mod extent;
 mod markup;
+mod traces;
 mod triptych;
 
 use std::fmt::Write as _;
@@ -24,7 +26,6 @@ use crate::request::AuditGoal;
 use crate::{Auc, AuditError, Example, Rate};
 use chart::{Chart, Curve, Look};
 use markup::{escape, interval, percent, rate, value};
-use triptych::triptych;
 
 const STYLE: &str = include_str!("style.css");
 const SORT: &str = include_str!("sort.js");
@@ -74,7 +75,7 @@ pub fn html(entries: &[ReportEntry<'_>]) -> Result<String, AuditError> {
     clinical(&mut page, entries);
     extent::subgroups(&mut page, entries);
     overlaps(&mut page, entries);
-    examples(&mut page, entries)?;
+    examples::examples(&mut page, entries)?;
     manifest(&mut page, entries);
     let _ = write!(
         page,
@@ -453,13 +454,13 @@ fn results(page: &mut String, entries: &[ReportEntry<'_>]) {
         if binary {
             columns.extend(["False negatives", "False positives"]);
         }
-        columns.extend(["Median size", "Queries mean", "max", "Gradients mean", "Seconds"]);
+        columns.extend(["Median size", "Queries median", "95th percentile", "max", "Gradients median", "Seconds"]);
         for column in columns {
             let _ = write!(page, "<th scope=\"col\">{column}</th>");
         }
         page.push_str("</tr></thead>\n");
         for threat in &audit.threats {
-            let width = if binary { 12 } else { 10 };
+            let width = if binary { 13 } else { 11 };
             let _ = write!(
                 page,
                 "<tbody>\n<tr><th scope=\"rowgroup\" colspan=\"{width}\"><strong>{}:{}</strong> <span \
@@ -495,18 +496,19 @@ fn cell_row(page: &mut String, audit: &Audit, threat: &ThreatResult, cell: &Cell
         cell.attacked,
     );
     decision_columns(page, &cell.decisions, binary);
-    let mean = |mean: Option<f64>| mean.map_or_else(|| "–".to_owned(), |mean| format!("{mean:.1}"));
+    let count = |count: Option<u32>| count.map_or_else(|| "–".to_owned(), |count| count.to_string());
     let seconds = audit.timings.runs.iter().find(|time| {
         time.run == format!("{} {}:{}", cell.attack, threat.norm, threat.epsilon)
             || time.run == format!("{} {}, least change", cell.attack, threat.norm)
     });
     let _ = writeln!(
         page,
-        "<td>{}</td><td>{}</td><td>{}</td><td>{}</td><td>{}</td></tr>",
+        "<td>{}</td><td>{}</td><td>{}</td><td>{}</td><td>{}</td><td>{}</td></tr>",
         cell.perturbation.map_or_else(|| "–".to_owned(), |size| significant(size.median)),
-        mean(cell.queries.mean),
+        count(cell.queries.median),
+        count(cell.queries.percentile_95),
         cell.queries.max,
-        mean(cell.gradient_queries.mean),
+        count(cell.gradient_queries.median),
         seconds.map_or_else(|| "–".to_owned(), |time| format!("{:.1}", time.seconds)),
     );
 }
@@ -521,7 +523,7 @@ fn worst_row(page: &mut String, threat: &ThreatResult, binary: bool) {
         value(&worst.attack_success_rate),
     );
     decision_columns(page, &worst.decisions, binary);
-    page.push_str("<td></td><td></td><td></td><td></td><td></td></tr>\n");
+    page.push_str("<td></td><td></td><td></td><td></td><td></td><td></td></tr>\n");
 }
 
 fn decision_columns(page: &mut String, decisions: &DecisionMetrics, binary: bool) {
@@ -680,66 +682,6 @@ fn findings(page: &mut String, entries: &[ReportEntry<'_>]) {
         page.push_str("</tr>\n");
     }
     page.push_str("</tbody></table></div>\n</section>\n");
-}
-
-fn examples(page: &mut String, entries: &[ReportEntry<'_>]) -> Result<(), AuditError> {
-    let mut figures = String::new();
-    for entry in entries {
-        let mut shown = String::new();
-        for example in entry.examples {
-            if let Some(figure) = example_figure(example)? {
-                shown.push_str(&figure);
-            }
-        }
-        if !shown.is_empty() {
-            let _ = write!(figures, "<h3>{}</h3>\n<div class=\"examples\">\n{shown}</div>\n", escape(entry.name));
-        }
-    }
-    if !figures.is_empty() {
-        let _ = write!(
-            page,
-            "<section>\n<h2>Worst cases</h2>\n<p class=\"note\">This report contains images of samples. Each is shown at the \
-             least budget that changed the decision. The perturbation is multiplied by the factor given and laid on \
-             mid-grey.</p>\n{figures}</section>\n"
-        );
-    }
-    Ok(())
-}
-
-fn example_figure(example: &Example) -> Result<Option<String>, AuditError> {
-    let Some(images) = triptych(example)? else { return Ok(None) };
-    let class = if images.small { " class=\"small\"" } else { "" };
-    let budget = format!("{}:{}", example.norm, significant(f64::from(example.epsilon)));
-    let sides = match example.pair.shape() {
-        [_, height, width] => format!(" width=\"{width}\" height=\"{height}\""),
-        _ => String::new(),
-    };
-    let panel = |uri: &str, spoken: &str, caption: &str| {
-        format!("<div><img{class}{sides} src=\"{uri}\" alt=\"{spoken}\">{caption}</div>\n")
-    };
-    let sample = example.sample;
-    let amplification = significant(images.amplification);
-    Ok(Some(format!(
-        "<figure class=\"example\">\n<div class=\"triptych\">\n{}{}{}</div>\n<figcaption>Sample {sample}: truth {}; {} at \
-         {budget}</figcaption>\n</figure>\n",
-        panel(
-            &images.clean,
-            &format!("Sample {sample}, clean"),
-            &format!("clean: {}", escape(&example.clean_decision))
-        ),
-        panel(
-            &images.perturbation,
-            &format!("Perturbation of sample {sample}, times {amplification}"),
-            &format!("perturbation × {amplification}")
-        ),
-        panel(
-            &images.perturbed,
-            &format!("Sample {sample}, perturbed"),
-            &format!("perturbed: {}", escape(&example.perturbed_decision))
-        ),
-        escape(&example.label),
-        escape(&example.attack),
-    )))
 }
 
 fn manifest(page: &mut String, entries: &[ReportEntry<'_>]) {

@@ -14,11 +14,20 @@ pub(super) struct Triptych {
     pub(super) amplification: f64,
     /// Whether the image is so small that its pixels should stay visible.
     pub(super) small: bool,
+    /// Pixels along its height and width.
+    pub(super) sides: (usize, usize),
+    /// The slice that is shown, where the sample is a volume of so many.
+    pub(super) slice: Option<(usize, usize)>,
 }
 
-/// The images of an example; none for samples that are not images with 1 or 3 channels.
+/// The images of an example, of a volume the slice that changed most; none for samples that are not images or volumes with 1
+/// or 3 channels.
 pub(super) fn triptych(example: &Example) -> Result<Option<Triptych>, AuditError> {
-    let &[channels @ (1 | 3), height, width] = example.pair.shape() else { return Ok(None) };
+    let (channels, depth, height, width) = match *example.pair.shape() {
+        [channels @ (1 | 3), height, width] => (channels, 1, height, width),
+        [channels @ (1 | 3), depth, height, width] => (channels, depth, height, width),
+        _ => return Ok(None),
+    };
     if example.pair.len() != 2 {
         return Ok(None);
     }
@@ -27,17 +36,27 @@ pub(super) fn triptych(example: &Example) -> Result<Option<Triptych>, AuditError
     let share = |element: usize, value: f32| {
         (f64::from(value) - f64::from(lower[element])) / (f64::from(upper[element]) - f64::from(lower[element]))
     };
-    let changes: Vec<f64> =
-        (0..clean.len()).map(|element| share(element, perturbed[element]) - share(element, clean[element])).collect();
-    let amplification = amplification(changes.iter().fold(0.0, |most, change| change.abs().max(most)));
+    let change = |element: usize| share(element, perturbed[element]) - share(element, clean[element]);
+    let pixels = height * width;
+    let elements = |slice: usize| {
+        (0..channels).flat_map(move |channel| (0..pixels).map(move |pixel| (channel * depth + slice) * pixels + pixel))
+    };
+    let changed = |slice: usize| elements(slice).map(|element| change(element).abs()).sum::<f64>();
+    let slice = (0..depth).rev().max_by(|&a, &b| changed(a).total_cmp(&changed(b))).unwrap_or(0);
+    let amplification = amplification(elements(slice).fold(0.0, |most, element| change(element).abs().max(most)));
     let level = |share: f64| (255.0 * share).round().clamp(0.0, 255.0) as u8;
-    let image = |levels: Vec<u8>| encode(channels, height, width, &levels);
+    let image = |of: &dyn Fn(usize) -> f64| {
+        let levels: Vec<u8> = elements(slice).map(|element| level(of(element))).collect();
+        encode(channels, height, width, &levels)
+    };
     Ok(Some(Triptych {
-        clean: image(clean.iter().enumerate().map(|(element, &value)| level(share(element, value))).collect())?,
-        perturbation: image(changes.iter().map(|change| level(0.5 + amplification * change)).collect())?,
-        perturbed: image(perturbed.iter().enumerate().map(|(element, &value)| level(share(element, value))).collect())?,
+        clean: image(&|element| share(element, clean[element]))?,
+        perturbation: image(&|element| 0.5 + amplification * change(element))?,
+        perturbed: image(&|element| share(element, perturbed[element]))?,
         amplification,
         small: height.max(width) < 128,
+        sides: (height, width),
+        slice: (depth > 1).then_some((slice, depth)),
     }))
 }
 
@@ -118,6 +137,16 @@ mod tests {
     fn colour_planes_become_pixels() {
         let found = triptych(&example(&[3, 1, 2], (0..12).map(|v| v as f32).collect())).unwrap().unwrap();
         assert_eq!(decode(&found.clean), (png::ColorType::Rgb, vec![0, 2, 4, 1, 3, 5]));
+    }
+
+    #[test]
+    fn of_a_volume_the_slice_that_changed_most_is_shown() {
+        let mut values: Vec<f32> = (0..12).map(|v| v as f32).collect();
+        values[8] = 255.0;
+        let found = triptych(&example(&[1, 3, 1, 2], values)).unwrap().unwrap();
+        // Perturbed values are 6, 7, 255, 9, 10, 11: all changed by 6 but the first of slice 1, by 253.
+        assert_eq!((found.slice, found.sides), (Some((1, 3)), (1, 2)));
+        assert_eq!((decode(&found.clean).1, decode(&found.perturbed).1), (vec![2, 3], vec![255, 9]));
     }
 
     #[test]

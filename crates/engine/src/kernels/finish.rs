@@ -73,6 +73,61 @@ impl Sink {
         }
     }
 
+    /// The same with the bias of as many neighbouring places as a vector holds, for [`Sink::put_places`].
+    ///
+    /// # Panics
+    ///
+    /// When a place has more channels than `repeated`.
+    pub(super) fn repeating(mut self, repeated: &mut [f32; 16]) -> Self {
+        assert!(self.channels <= repeated.len());
+        if !self.bias.is_null() {
+            for (at, value) in repeated.iter_mut().enumerate() {
+                // SAFETY: the bias has one value for each channel.
+                *value = unsafe { *self.bias.add(at % self.channels) };
+            }
+            #[cfg(test)]
+            super::checked::allow(repeated.as_slice());
+            self.bias = repeated.as_ptr();
+        }
+        self
+    }
+
+    /// Finishes all channels of `places` neighbouring places, which follow each other in a vector.
+    ///
+    /// Safety: the places exist and fit a vector, the sink is [`Sink::repeating`], and no other task has to do with these
+    /// elements.
+    #[inline(always)]
+    pub(super) unsafe fn put_places<S: Isa>(&self, place: usize, places: usize, mut value: S::Vector) {
+        let (at, count, stride) = (place * self.channels, places * self.channels, bit_stride(self.channels));
+        if !self.bias.is_null() {
+            value = S::add(value, read::<S>(self.bias, count));
+        }
+        if !self.residual.is_null() {
+            value = S::add(value, read::<S>(self.residual.add(at), count));
+        }
+        if !self.rectified.is_null() {
+            let above = S::not_below(value);
+            value = S::select(above, value, S::zero());
+            for number in 0..places {
+                let own = above >> (number * self.channels) & ((1 << self.channels) - 1);
+                *self.rectified.add((place + number) * stride) = own as u8;
+            }
+        }
+        if !self.passing.is_null() {
+            let mut passing = 0;
+            for number in 0..places {
+                let own = u16::from(*self.passing.add((place + number) * stride)) & ((1 << self.channels) - 1);
+                passing |= own << (number * self.channels);
+            }
+            value = S::select(passing, value, S::zero());
+        }
+        if count >= S::LANES {
+            S::store(self.output.add(at), value);
+        } else {
+            S::store_part(self.output.add(at), count, value);
+        }
+    }
+
     /// Finishes `count` (1 to `LANES`) channels from `channel` of a place.
     ///
     /// Safety: the place and the channels exist; `channel` is a multiple of 8 where there are bits, of 16 for sets with 16 lanes; and no

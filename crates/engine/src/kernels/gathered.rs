@@ -72,6 +72,12 @@ impl Packed {
         self.values.as_ptr().add(panel * self.panel_length())
     }
 
+    /// Vectors of a panel that hold outputs.
+    #[inline(always)]
+    pub(super) fn vectors<S: Isa>(&self, panel: usize) -> usize {
+        (self.width - panel * self.columns).div_ceil(S::LANES).min(S::VECTORS)
+    }
+
     fn panel_length(&self) -> usize {
         self.chunks * CHUNK * self.columns
     }
@@ -97,6 +103,9 @@ pub(crate) struct Gathered {
     pub(crate) spread: [usize; 3],
     /// See `spread`.
     pub(crate) shift: [usize; 3],
+    /// Neighbouring places along the last axis that a grid place is computed for: several where a place has few outputs, so
+    /// that they fill a vector. The weights then have the outputs of the first, those of the second, and so on.
+    pub(crate) block: usize,
     /// Channels of the output.
     pub(crate) outputs: usize,
     /// First output channel of the weights.
@@ -109,6 +118,65 @@ impl Gathered {
     fn depth(&self) -> usize {
         self.runs.iter().map(|run| run.taps).sum::<usize>() * self.seen.1
     }
+
+    /// Whether each run fills whole chunks.
+    pub(super) fn has_whole_lines(&self) -> bool {
+        self.runs.iter().all(|run| (run.taps * self.seen.1).is_multiple_of(CHUNK))
+    }
+
+    /// Whether tiles keep to lines of the grid, so that taps that a whole tile has outside the source can be left out.
+    ///
+    /// This hangs on the shape of one sample alone, and so do the sums that follow from it.
+    fn by_line(&self) -> bool {
+        /// Places of a line that make tiles worth while.
+        const SHORTEST: usize = 8;
+        if !self.has_whole_lines() || self.grid[2] < SHORTEST {
+            return false;
+        }
+        let inside = |axis: usize, offset: isize| {
+            let along = |place: usize| (place * self.step[axis]) as isize + offset;
+            (0..self.grid[axis]).filter(|&place| (0..self.source[axis] as isize).contains(&along(place))).count()
+        };
+        let met: usize = self.runs.iter().map(|run| inside(0, run.offset[0]) * inside(1, run.offset[1])).sum();
+        // A tenth of the taps pays for shorter tiles.
+        met * 10 < self.runs.len() * self.grid[0] * self.grid[1] * 9
+    }
+}
+
+/// How the rows of a call are cut into tiles.
+#[derive(Clone, Copy)]
+struct Tiling {
+    rows: usize,
+    /// Rows of a stretch that is cut on its own: a line of the grid, or all.
+    stretch: usize,
+    /// Tiles of a stretch.
+    parts: usize,
+    /// Whether a tile lies within a line.
+    by_line: bool,
+}
+
+impl Tiling {
+    fn new(plan: &Gathered, rows: usize, height: usize) -> Self {
+        let by_line = plan.by_line();
+        let stretch = if by_line { plan.grid[2] } else { rows };
+        Self { rows, stretch, parts: stretch.div_ceil(height).max(1), by_line }
+    }
+
+    fn tiles(&self) -> usize {
+        self.rows.div_ceil(self.stretch.max(1)) * self.parts
+    }
+
+    /// First row of a tile and the number of its rows: whole tiles and a rest, or about the same number in all of a line.
+    #[inline(always)]
+    fn tile(&self, tile: usize, height: usize) -> (usize, usize) {
+        if self.by_line {
+            let (line, part) = (tile / self.parts, tile % self.parts);
+            let cut = |part: usize| part * self.stretch / self.parts;
+            (line * self.stretch + cut(part), cut(part + 1) - cut(part))
+        } else {
+            (tile * height, (self.rows - tile * height).min(height))
+        }
+    }
 }
 
 #[derive(Clone, Copy)]
@@ -116,7 +184,8 @@ struct Task<'a> {
     plan: &'a Gathered,
     source: &'a [f32],
     sink: &'a Sink,
-    rows: (usize, usize),
+    tiling: Tiling,
+    tiles: (usize, usize),
     panels: (usize, usize),
     scratch: *mut f32,
 }
@@ -136,6 +205,30 @@ pub(crate) fn gathered(
     output: &mut [f32],
     finish: Finish<'_>,
 ) {
+    shared_out(set, plan, samples, source, output, finish, rayon::current_num_threads());
+}
+
+/// [`gathered`] on this thread alone.
+pub(crate) fn gathered_alone(
+    set: InstructionSet,
+    plan: &Gathered,
+    samples: usize,
+    source: &[f32],
+    output: &mut [f32],
+    finish: Finish<'_>,
+) {
+    shared_out(set, plan, samples, source, output, finish, 1);
+}
+
+fn shared_out(
+    set: InstructionSet,
+    plan: &Gathered,
+    samples: usize,
+    source: &[f32],
+    output: &mut [f32],
+    finish: Finish<'_>,
+    threads: usize,
+) {
     /// Floats of gathered rows that leave room for a panel of weights in the second cache.
     const BLOCK: usize = 100_000;
     let product = |sides: &[usize; 3]| sides.iter().product::<usize>();
@@ -143,28 +236,37 @@ pub(crate) fn gathered(
     assert!(plan.seen.0 + plan.seen.1 <= plan.channels);
     assert!(plan.runs.iter().all(|run| run.taps == 1 || plan.seen == (0, plan.channels)));
     assert!((0..3).all(|axis| {
-        plan.grid[axis] == 0 || (plan.grid[axis] - 1) * plan.spread[axis] + plan.shift[axis] < plan.target[axis]
+        let block = if axis == 2 { plan.block } else { 1 };
+        plan.grid[axis] == 0
+            || (plan.grid[axis] - 1) * plan.spread[axis] + plan.shift[axis] + block <= plan.target[axis]
     }));
-    assert!(plan.first_output + plan.weights.width <= plan.outputs);
+    if plan.block > 1 {
+        assert_eq!((plan.first_output, plan.weights.width), (0, plan.block * plan.outputs));
+        assert!(plan.weights.width <= set.lanes() && plan.outputs <= 8);
+    }
+    assert!(plan.first_output + plan.weights.width <= plan.block * plan.outputs);
     let (chunks, columns, height) = (plan.weights.chunks, set.columns(), set.rows());
     plan.weights.check(set, plan.depth(), plan.weights.width);
     let sink = Sink::new(output, samples * product(&plan.target), plan.outputs, finish);
+    let mut repeated = [0.0; 16];
+    let sink = if plan.block > 1 { sink.repeating(&mut repeated) } else { sink };
     #[cfg(test)]
     super::checked::allow(source);
 
-    let rows = samples * product(&plan.grid);
-    let tiles = (BLOCK / (chunks.max(1) * CHUNK * height)).clamp(1, 8);
-    let block = rows_per_task(rows, tiles * height, height);
-    let blocks = rows.div_ceil(block);
+    let tiling = Tiling::new(plan, samples * product(&plan.grid), height);
+    let tiles = tiling.tiles();
+    let most = (BLOCK / (chunks.max(1) * CHUNK * height)).clamp(1, 8);
+    let block = if threads == 1 { tiles.clamp(1, most) } else { rows_per_task(tiles, most, 1) };
+    let blocks = tiles.div_ceil(block);
     // Few rows and many outputs: the panels are shared out too, and each task gathers for itself.
     let panels = plan.weights.panels();
-    let parts = (2 * rayon::current_num_threads()).div_ceil(blocks.max(1)).clamp(1, panels.max(1));
+    let wanted = if threads == 1 { 1 } else { (2 * threads).div_ceil(blocks.max(1)) };
+    let parts = wanted.clamp(1, panels.max(1));
     let share = panels.div_ceil(parts);
     let parts = panels.div_ceil(share.max(1));
-    let tiles = block.div_ceil(height);
     // Gathered tiles, one tile of results, one row that is put together before it is cut into chunks.
-    let scratch = (tiles * chunks * height * CHUNK) + height * columns + chunks * CHUNK;
-    parallel(blocks * parts, |index| {
+    let scratch = (block * chunks * height * CHUNK) + height * columns + chunks * CHUNK;
+    let task = |index: usize| {
         let (at, part) = (index / parts, index % parts);
         with_scratch(scratch, |scratch| {
             #[cfg(test)]
@@ -173,51 +275,68 @@ pub(crate) fn gathered(
                 plan,
                 source,
                 sink: &sink,
-                rows: (at * block, rows.min((at + 1) * block)),
+                tiling,
+                tiles: (at * block, tiles.min((at + 1) * block)),
                 panels: (part * share, panels.min((part + 1) * share)),
                 scratch: scratch.as_mut_ptr(),
             };
-            // SAFETY: the asserts above are the kernel's conditions, and each task has rows and panels of its own.
+            // SAFETY: the asserts above are the kernel's conditions, and each task has tiles and panels of its own.
             unsafe { run(set, task) }
         });
-    });
+    };
+    if threads == 1 { (0..blocks * parts).for_each(task) } else { parallel(blocks * parts, task) }
 }
 
 entry!(run, run_kernel, Task<'_>);
 
-/// Gathers the rows of a task and multiplies them with its panels.
+/// Gathers the tiles of a task and multiplies them with its panels.
 ///
 /// Safety: the slices fit the plan, the scratch holds the tiles, one tile of results and one row, and no other task has both
-/// these rows and these panels.
+/// these tiles and these panels.
 #[inline(always)]
 unsafe fn run_kernel<S: Isa>(task: Task<'_>) {
-    let plan = task.plan;
+    let Task { plan, tiling, tiles: (first, end), .. } = task;
     let chunks = plan.weights.chunks;
     let columns = S::VECTORS * S::LANES;
     let tile_length = chunks * S::ROWS * CHUNK;
-    let (first, end) = task.rows;
-    let tiles = (end - first).div_ceil(S::ROWS);
-    let results = task.scratch.add(tiles * tile_length);
+    let results = task.scratch.add((end - first) * tile_length);
     let whole_row = results.add(S::ROWS * columns);
-    let mut place = Place::of(first, plan.grid);
-    for row in 0..end - first {
-        let to = task.scratch.add((row / S::ROWS) * tile_length + (row % S::ROWS) * CHUNK);
-        gather_row::<S>(plan, task.source, &place, to, whole_row);
-        place.next(plan.grid);
+    let whole_lines = plan.has_whole_lines();
+    for tile in first..end {
+        let to = task.scratch.add((tile - first) * tile_length);
+        let (row, count) = tiling.tile(tile, S::ROWS);
+        let mut place = Place::of(row, plan.grid);
+        if tiling.by_line {
+            gather_line::<S>(plan, task.source, &place, count, to);
+        } else {
+            for row in 0..count {
+                let to = to.add(row * CHUNK);
+                gather_row::<S>(plan, whole_lines, task.source, &place, to, whole_row);
+                place.next(plan.grid);
+            }
+        }
     }
     for panel in task.panels.0..task.panels.1 {
         let weights = plan.weights.panel(panel);
+        let vectors = plan.weights.vectors::<S>(panel);
         let channel = panel * columns;
         let width = plan.weights.width - channel;
-        let mut place = Place::of(first, plan.grid);
-        for tile in 0..tiles {
-            let rows = (end - first - tile * S::ROWS).min(S::ROWS);
-            S::product(rows, task.scratch.add(tile * tile_length), weights, chunks, results);
-            for row in 0..rows {
+        for tile in first..end {
+            let gathered = task.scratch.add((tile - first) * tile_length);
+            let (row, count) = tiling.tile(tile, S::ROWS);
+            let mut place = Place::of(row, plan.grid);
+            if tiling.by_line {
+                line_product::<S>(plan, &place, (count, vectors), gathered, weights, results);
+            } else {
+                S::product((count, vectors), gathered, weights, chunks, results, false);
+            }
+            for row in 0..count {
                 let target = place.target(plan);
-                for vector in 0..S::VECTORS {
-                    let offset = vector * S::LANES;
-                    if offset < width {
+                if plan.block > 1 {
+                    task.sink.put_places::<S>(target, plan.block, S::load(results.add(row * columns)));
+                } else {
+                    for vector in 0..vectors {
+                        let offset = vector * S::LANES;
                         let value = S::load(results.add(row * columns + offset));
                         let count = (width - offset).min(S::LANES);
                         task.sink.put::<S>(target, plan.first_output + channel + offset, count, value);
@@ -226,6 +345,67 @@ unsafe fn run_kernel<S: Isa>(task: Task<'_>) {
                 place.next(plan.grid);
             }
         }
+    }
+}
+
+/// Whether a tile of `count` places of a line sees anything through a run.
+#[inline(always)]
+fn meets(plan: &Gathered, place: &Place, count: usize, run: &Run) -> bool {
+    let (row, start) = place.reach(plan.step, run.offset, plan.source);
+    let last = start + ((count - 1) * plan.step[2] + run.taps - 1) as isize;
+    row.is_some() && last >= 0 && start < plan.source[2] as isize
+}
+
+/// Gathers a tile of `count` places of a line from `place`, save the runs through which it sees nothing.
+///
+/// Safety: as [`gather_row`], for all rows of the tile; the runs fill whole lines.
+#[inline(always)]
+unsafe fn gather_line<S: Isa>(plan: &Gathered, source: &[f32], place: &Place, count: usize, mut to: *mut f32) {
+    for run in &plan.runs {
+        if meets(plan, place, count, run) {
+            let (row, start) = place.reach(plan.step, run.offset, plan.source);
+            for number in 0..count {
+                let start = start + (number * plan.step[2]) as isize;
+                gather_run::<S>(plan, source, row, start, run.taps, to.add(number * CHUNK));
+            }
+        }
+        to = to.add(run.taps * plan.seen.1 * S::ROWS);
+    }
+}
+
+/// The product of a tile of a line that [`gather_line`] gathered with one panel.
+///
+/// Safety: as [`Isa::product`]; the runs are those of the panel.
+#[inline(always)]
+unsafe fn line_product<S: Isa>(
+    plan: &Gathered,
+    place: &Place,
+    sides: (usize, usize),
+    gathered: *const f32,
+    weights: *const f32,
+    results: *mut f32,
+) {
+    let (tile_line, weight_line) = (S::ROWS * CHUNK, CHUNK * S::VECTORS * S::LANES);
+    let mut add = false;
+    // Neighbouring runs that the tile meets are multiplied together.
+    let (mut first, mut end) = (0, 0);
+    for (number, run) in plan.runs.iter().enumerate() {
+        let met = meets(plan, place, sides.0, run);
+        let behind = end + run.taps * plan.seen.1 / CHUNK;
+        let last = number + 1 == plan.runs.len();
+        let stop = if met { behind } else { end };
+        if (!met || last) && first < stop {
+            let (gathered, weights) = (gathered.add(first * tile_line), weights.add(first * weight_line));
+            S::product(sides, gathered, weights, stop - first, results, add);
+            add = true;
+        }
+        end = behind;
+        if !met {
+            first = behind;
+        }
+    }
+    if !add {
+        S::product(sides, gathered, weights, 0, results, false);
     }
 }
 
@@ -280,17 +460,24 @@ impl Place {
 
 /// Gathers one row into its lines of a tile; `whole_row` has room for it in one piece.
 ///
-/// Safety: the source fits the plan, and `to` is the row's first line of a tile with room for all chunks.
+/// Safety: the source fits the plan, `whole_lines` is [`Gathered::has_whole_lines`], and `to` is the row's first line of a tile
+/// with room for all chunks.
 #[inline(always)]
 pub(super) unsafe fn gather_row<S: Isa>(
     plan: &Gathered,
+    whole_lines: bool,
     source: &[f32],
     place: &Place,
     to: *mut f32,
     whole_row: *mut f32,
 ) {
-    if plan.seen.1.is_multiple_of(CHUNK) {
-        gather::<S>(plan, source, place, to, S::ROWS * CHUNK);
+    if whole_lines {
+        let mut to = to;
+        for run in &plan.runs {
+            let (row, start) = place.reach(plan.step, run.offset, plan.source);
+            gather_run::<S>(plan, source, row, start, run.taps, to);
+            to = to.add(run.taps * plan.seen.1 * S::ROWS);
+        }
     } else {
         gather_any::<S>(plan, source, place, whole_row);
         for chunk in 0..plan.weights.chunks {
@@ -299,38 +486,49 @@ pub(super) unsafe fn gather_row<S: Isa>(
     }
 }
 
-/// Gathers a row whose taps see a multiple of [`CHUNK`] channels: line by line, `stride` floats apart.
+/// Gathers a run that fills whole lines: line by line, where a tile has them. It begins at place `start` of `row`.
 ///
-/// Safety: the source fits the plan, and `to` has room for all lines.
+/// Safety: the source fits the plan, and `to` has room for the lines.
 #[inline(always)]
-unsafe fn gather<S: Isa>(plan: &Gathered, source: &[f32], place: &Place, mut to: *mut f32, stride: usize) {
-    let lines = plan.seen.1 / CHUNK;
-    for run in &plan.runs {
-        let (row, start) = place.reach(plan.step, run.offset, plan.source);
-        for tap in 0..run.taps {
-            let x = start + tap as isize;
-            match row {
-                Some(row) if x >= 0 && (x as usize) < plan.source[2] => {
-                    let from = source.as_ptr().add((row + x as usize) * plan.channels + plan.seen.0);
-                    for line in 0..lines {
-                        S::copy_line(from.add(line * CHUNK), to);
-                        to = to.add(stride);
-                    }
-                }
-                _ => {
-                    for _ in 0..lines {
-                        S::zero_line(to);
-                        to = to.add(stride);
-                    }
-                }
+unsafe fn gather_run<S: Isa>(
+    plan: &Gathered,
+    source: &[f32],
+    row: Option<usize>,
+    start: isize,
+    taps: usize,
+    mut to: *mut f32,
+) {
+    let (seen, lines) = (plan.seen.1, taps * plan.seen.1 / CHUNK);
+    let end = start + taps as isize;
+    // Floats of the run that lie inside the source.
+    let (mut low, mut high) = (0, 0);
+    let mut from = source.as_ptr();
+    if let Some(row) = row
+        && start < plan.source[2] as isize
+        && end > 0
+    {
+        low = start.min(0).unsigned_abs() * seen;
+        high = (taps - (end - plan.source[2] as isize).max(0) as usize) * seen;
+        from = from.wrapping_offset((row as isize + start) * plan.channels as isize + plan.seen.0 as isize);
+    }
+    for line in 0..lines {
+        let (first, last) = (line * CHUNK, (line + 1) * CHUNK);
+        if low <= first && last <= high {
+            S::copy_line(from.wrapping_add(first), to);
+        } else {
+            S::zero_line(to);
+            if low < last && first < high {
+                let (first_inside, end) = (low.max(first), high.min(last));
+                copy::<S>(from.wrapping_add(first_inside), to.add(first_inside - first), end - first_inside);
             }
         }
+        to = to.add(S::ROWS * CHUNK);
     }
 }
 
 /// Gathers a row with any number of channels without gaps and fills it up to whole chunks.
 ///
-/// Safety: as [`gather`]; `to` has room for all chunks.
+/// Safety: the source fits the plan, and `to` has room for all chunks.
 #[inline(always)]
 unsafe fn gather_any<S: Isa>(plan: &Gathered, source: &[f32], place: &Place, to: *mut f32) {
     let seen = plan.seen.1;

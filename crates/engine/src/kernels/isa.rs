@@ -80,6 +80,11 @@ impl InstructionSet {
         }
     }
 
+    /// Floats of a vector.
+    pub(crate) fn lanes(self) -> usize {
+        if self == Self::Avx512 { 16 } else { 8 }
+    }
+
     /// Columns of a tile of the matrix product: outputs of one panel of weights.
     pub(crate) fn columns(self) -> usize {
         match self {
@@ -135,10 +140,12 @@ pub(super) trait Isa: Copy {
     unsafe fn equals(from: *const u8, count: usize, byte: u8) -> u16;
     /// Lanes of `a` whose bit is set, of `b` elsewhere.
     unsafe fn select(bits: u16, a: Self::Vector, b: Self::Vector) -> Self::Vector;
-    /// Writes the product of `rows` rows of a packed block with one panel of weights.
+    /// Writes the product of some rows of a packed block with the first vectors of a panel of weights, or adds it where `add`;
+    /// `sides` are the numbers of rows and vectors.
     ///
-    /// `a` is `[chunks][ROWS][16]`, `b` is `[chunks · 16][VECTORS · LANES]`, `c` gets `[rows][VECTORS · LANES]`.
-    unsafe fn product(rows: usize, a: *const f32, b: *const f32, chunks: usize, c: *mut f32);
+    /// `a` is `[chunks][ROWS][16]`, `b` is `[chunks · 16][VECTORS · LANES]`, `c` is `[rows][VECTORS · LANES]`, of which the
+    /// other vectors are left alone.
+    unsafe fn product(sides: (usize, usize), a: *const f32, b: *const f32, chunks: usize, c: *mut f32, add: bool);
 
     #[inline(always)]
     unsafe fn zero() -> Self::Vector {
@@ -163,22 +170,30 @@ pub(super) trait Isa: Copy {
     }
 }
 
-/// The tile of `R` rows and `V` vectors: every sum stays in a register.
+/// The tile of `R` rows and the first `V` vectors: every sum stays in a register.
 #[inline(always)]
 unsafe fn tile<S: Isa, const R: usize, const V: usize>(
     mut a: *const f32,
     mut b: *const f32,
     chunks: usize,
     c: *mut f32,
+    add: bool,
 ) {
     /// Floats of weights to fetch ahead: 4 KiB.
     const AHEAD: usize = 1024;
     let mut sums = [[S::zero(); V]; R];
+    if add {
+        for r in 0..R {
+            for v in 0..V {
+                sums[r][v] = S::load(c.add((r * S::VECTORS + v) * S::LANES));
+            }
+        }
+    }
     for _ in 0..chunks {
         for k in 0..16 {
             let mut weights = [S::zero(); V];
             for v in 0..V {
-                let at = (k * V + v) * S::LANES;
+                let at = (k * S::VECTORS + v) * S::LANES;
                 weights[v] = S::load(b.add(at));
                 S::prefetch(b.wrapping_add(at + AHEAD));
             }
@@ -190,30 +205,42 @@ unsafe fn tile<S: Isa, const R: usize, const V: usize>(
             }
         }
         a = a.add(S::ROWS * 16);
-        b = b.add(16 * V * S::LANES);
+        b = b.add(16 * S::VECTORS * S::LANES);
     }
     for r in 0..R {
         for v in 0..V {
-            S::store(c.add((r * V + v) * S::LANES), sums[r][v]);
+            S::store(c.add((r * S::VECTORS + v) * S::LANES), sums[r][v]);
         }
     }
 }
 
-/// `product` of an instruction set: one instance of `tile` for each number of rows.
+/// `product` of an instruction set with two vectors: two instances of `tile` for each number of rows.
 macro_rules! product {
-    ($set:ty, $vectors:literal, $feature:literal, $($rows:literal)*) => {
+    ($set:ty, $feature:literal, $($rows:literal)*) => {
         #[inline(always)]
-        unsafe fn product(rows: usize, a: *const f32, b: *const f32, chunks: usize, c: *mut f32) {
-            match rows {
-                $($rows => {
-                    #[inline(never)]
-                    #[target_feature(enable = $feature)]
-                    unsafe fn of_rows(a: *const f32, b: *const f32, chunks: usize, c: *mut f32) {
-                        tile::<$set, $rows, $vectors>(a, b, chunks, c);
-                    }
-                    of_rows(a, b, chunks, c);
-                })*
-                _ => unreachable!("a tile has 1 to ROWS rows"),
+        unsafe fn product(
+            sides: (usize, usize),
+            a: *const f32,
+            b: *const f32,
+            chunks: usize,
+            c: *mut f32,
+            add: bool,
+        ) {
+            #[inline(never)]
+            #[target_feature(enable = $feature)]
+            unsafe fn of_sides<const R: usize, const V: usize>(
+                a: *const f32,
+                b: *const f32,
+                chunks: usize,
+                c: *mut f32,
+                add: bool,
+            ) {
+                tile::<$set, R, V>(a, b, chunks, c, add);
+            }
+            match sides {
+                $(($rows, 2) => of_sides::<$rows, 2>(a, b, chunks, c, add),)*
+                $(($rows, 1) => of_sides::<$rows, 1>(a, b, chunks, c, add),)*
+                _ => unreachable!("a tile has 1 to ROWS rows and 1 to VECTORS vectors"),
             }
         }
     };
@@ -296,7 +323,7 @@ mod x86 {
         unsafe fn prefetch(from: *const f32) {
             _mm_prefetch::<_MM_HINT_T0>(from.cast());
         }
-        product!(Avx512, 2, "avx512f,avx512dq,avx512bw,avx512vl", 14 1 2 3 4 5 6 7 8 9 10 11 12 13);
+        product!(Avx512, "avx512f,avx512dq,avx512bw,avx512vl", 14 1 2 3 4 5 6 7 8 9 10 11 12 13);
     }
 
     #[derive(Clone, Copy)]
@@ -373,7 +400,7 @@ mod x86 {
         unsafe fn prefetch(from: *const f32) {
             _mm_prefetch::<_MM_HINT_T0>(from.cast());
         }
-        product!(Avx2, 2, "avx2,fma", 6 1 2 3 4 5);
+        product!(Avx2, "avx2,fma", 6 1 2 3 4 5);
     }
 }
 
@@ -484,7 +511,7 @@ mod arm {
             let high = vtstq_u32(all, vld1q_u32(WEIGHTS[1].as_ptr()));
             (vbslq_f32(low, a.0, b.0), vbslq_f32(high, a.1, b.1))
         }
-        product!(Neon, 2, "neon", 6 1 2 3 4 5);
+        product!(Neon, "neon", 6 1 2 3 4 5);
     }
 }
 
@@ -580,15 +607,15 @@ impl<W: Watch> Isa for Plain<W> {
         std::array::from_fn(|lane| if bits >> lane & 1 == 1 { a[lane] } else { b[lane] })
     }
     #[inline(always)]
-    unsafe fn product(rows: usize, a: *const f32, b: *const f32, chunks: usize, c: *mut f32) {
+    unsafe fn product((rows, _): (usize, usize), a: *const f32, b: *const f32, chunks: usize, c: *mut f32, add: bool) {
         if chunks > 0 {
             W::access(a as usize, (chunks - 1) * Self::ROWS * 16 + rows * 16, 4);
         }
         match rows {
-            1 => tile::<Self, 1, 1>(a, b, chunks, c),
-            2 => tile::<Self, 2, 1>(a, b, chunks, c),
-            3 => tile::<Self, 3, 1>(a, b, chunks, c),
-            4 => tile::<Self, 4, 1>(a, b, chunks, c),
+            1 => tile::<Self, 1, 1>(a, b, chunks, c, add),
+            2 => tile::<Self, 2, 1>(a, b, chunks, c, add),
+            3 => tile::<Self, 3, 1>(a, b, chunks, c, add),
+            4 => tile::<Self, 4, 1>(a, b, chunks, c, add),
             _ => unreachable!("a tile has 1 to ROWS rows"),
         }
     }

@@ -40,9 +40,10 @@ mod winograd;
 
 pub(crate) use buffer::{Buffer, floats, floats_mut, reserve};
 pub(crate) use finish::{Finish, bit_stride};
-pub(crate) use gathered::{Gathered, Packed, Run, gathered};
+pub(crate) use gathered::{Gathered, Packed, Run, gathered, gathered_alone};
 pub use isa::{INSTRUCTION_SET_VARIABLE, InstructionSet};
 pub(crate) use multiplied::{Factor, Sides, multiplied};
+pub(crate) use parallel::inside_the_pool;
 pub(crate) use pointwise::{AxisMatrix, mapped, scaled};
 pub(crate) use scattered::{Scattered, scattered};
 pub(crate) use vectorised::vectorised;

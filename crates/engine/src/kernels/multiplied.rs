@@ -123,9 +123,10 @@ unsafe fn run_kernel<S: Isa>(task: Task<'_>) {
             }
         }
         for at in (first..end).step_by(S::ROWS) {
-            let count_of_rows = (end - at).min(S::ROWS);
-            S::product(count_of_rows, task.scratch.add((at - first) / S::ROWS * tile), panel, chunks, results);
-            for row in 0..count_of_rows {
+            let rows_here = (end - at).min(S::ROWS);
+            let packed = task.scratch.add((at - first) / S::ROWS * tile);
+            S::product((rows_here, count.div_ceil(S::LANES)), packed, panel, chunks, results, false);
+            for row in 0..rows_here {
                 for v in 0..S::VECTORS {
                     let here = count.saturating_sub(v * S::LANES).min(S::LANES);
                     if here > 0 {

@@ -11,6 +11,11 @@ pub(crate) fn parallel(count: usize, task: impl Fn(usize) + Sync) {
     }
 }
 
+/// Runs `work` on a thread of the current pool, so that what it shares out need not be handed over to the pool each time.
+pub(crate) fn inside_the_pool<R: Send>(work: impl FnOnce() -> R + Send) -> R {
+    rayon::scope(|_| work())
+}
+
 /// Tasks of at most `most` rows each that cover `rows`, enough of them to keep all threads busy where there are rows for that.
 pub(crate) fn rows_per_task(rows: usize, most: usize, unit: usize) -> usize {
     let wanted = rows.div_ceil(4 * rayon::current_num_threads());

@@ -105,19 +105,22 @@ unsafe fn run_kernel<S: Isa>(task: Task<'_>) {
     let results = task.scratch.add(chunks * CHUNK * S::ROWS);
     let panel_results = results.add(S::ROWS * width);
     let whole_row = panel_results.add(S::ROWS * columns);
+    let whole_lines = product.has_whole_lines();
     let places: usize = product.grid.iter().product();
     let mut place = Place::of(0, product.grid);
     let mut scattered = Place::of(0, product.grid);
     for first in (0..places).step_by(S::ROWS) {
         let rows = (places - first).min(S::ROWS);
         for row in 0..rows {
-            gather_row::<S>(product, task.source, &place, task.scratch.add(row * CHUNK), whole_row);
+            let to = task.scratch.add(row * CHUNK);
+            gather_row::<S>(product, whole_lines, task.source, &place, to, whole_row);
             place.next(product.grid);
         }
         for panel in 0..width / columns {
-            S::product(rows, task.scratch, weights.panel(panel), chunks, panel_results);
+            let vectors = weights.vectors::<S>(panel);
+            S::product((rows, vectors), task.scratch, weights.panel(panel), chunks, panel_results, false);
             for row in 0..rows {
-                for vector in 0..S::VECTORS {
+                for vector in 0..vectors {
                     let value = S::load(panel_results.add(row * columns + vector * S::LANES));
                     S::store(results.add(row * width + panel * columns + vector * S::LANES), value);
                 }

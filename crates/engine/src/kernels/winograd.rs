@@ -280,13 +280,15 @@ unsafe fn steps<S: Isa, const A: usize>(task: Task<'_>) {
     let depth = task.shared.depth;
     let count = task.end - task.first;
     for panel in task.panels.0..task.panels.1 {
+        let vectors = (weights.width - panel * columns).div_ceil(S::LANES).min(S::VECTORS);
         for frequency in 0..A * A {
             let weights = weights.values.as_ptr().add((panel * A * A + frequency) * depth * columns);
             let tiles = task.tiles.add(frequency * task.tile_stride);
             let products = task.products.add(frequency * task.product_stride);
             for start in (0..count).step_by(S::ROWS) {
-                let rows = (count - start).min(S::ROWS);
-                S::product(rows, tiles.add(start * depth), weights, depth / CHUNK, products.add(start * columns));
+                let sides = ((count - start).min(S::ROWS), vectors);
+                let products = products.add(start * columns);
+                S::product(sides, tiles.add(start * depth), weights, depth / CHUNK, products, false);
             }
         }
         transform_output::<S, A>(&task, panel);

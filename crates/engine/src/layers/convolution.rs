@@ -57,6 +57,17 @@ impl Geometry {
         [index / (height * width), index / width % height, index % width]
     }
 
+    /// The same layer with groups put together where they leave most of a vector empty, and how many to one; what the weights of
+    /// a group lack is zeros.
+    fn merged(&self) -> (Self, usize) {
+        /// Channels and outputs of a vector.
+        const VECTOR: usize = 16;
+        let (seen, made) = self.group();
+        let fits = |count: &usize| self.groups.is_multiple_of(*count) && count * seen.max(made) <= VECTOR;
+        let count = if self.depthwise() { 1 } else { (1..=self.groups).rev().find(fits).unwrap_or(1) };
+        (Self { groups: self.groups / count, ..self.clone() }, count)
+    }
+
     fn depthwise(&self) -> bool {
         self.groups > 1 && self.groups == self.channels && self.groups == self.outputs
     }
@@ -65,6 +76,33 @@ impl Geometry {
     fn made(&self) -> (usize, bool) {
         let made = if self.transposed { self.channels } else { self.outputs };
         (made, self.groups == 1 || self.depthwise() || (made / self.groups).is_multiple_of(16))
+    }
+
+    /// Neighbouring places, of `places` in a line, whose `made` outputs a vector is to hold together.
+    fn block(&self, set: InstructionSet, places: usize, made: usize) -> usize {
+        if self.groups > 1 || self.kernel[2] == 1 || self.dilation[2] > 1 || made > 8 {
+            return 1;
+        }
+        (1..=set.lanes() / made).rev().find(|block| places.is_multiple_of(*block)).unwrap_or(1)
+    }
+
+    /// Whether the way from `outputs` to `channels` is faster by scattering than by gathering, in which few channels leave most of
+    /// a vector empty.
+    fn scatters(&self, set: InstructionSet) -> bool {
+        /// Multiplications that adding one vector of products where it belongs costs.
+        const ADDITION: usize = 120;
+        if self.groups > 1 || self.taps() == 1 {
+            return false;
+        }
+        let depth = self.outputs.next_multiple_of(16);
+        let block = if self.stride[2] == 1 { self.block(set, self.source[2], self.channels) } else { 1 };
+        let taps = self.taps() / self.kernel[2] * (self.kernel[2] + block - 1);
+        let places = self.source.iter().product::<usize>() / block / self.stride.iter().product::<usize>();
+        let gathered = places * taps * depth * self.channels.next_multiple_of(set.lanes());
+        let run = self.kernel[2] * self.channels;
+        let additions = self.taps() / self.kernel[2] * run.div_ceil(set.lanes());
+        let products = depth * (self.taps() * self.channels).next_multiple_of(set.lanes());
+        self.target.iter().product::<usize>() * (products + ADDITION * additions) < gathered
     }
 
     /// The product in the tile domain that pays for this convolution: the side of its tiles.
@@ -117,21 +155,25 @@ impl Kernel {
             });
         }
         let (seen, made) = geometry.group();
-        let (runs, order) = joined(geometry.all_taps(), geometry.groups == 1);
+        let taps = Taps::new(geometry.all_taps(), geometry.groups == 1);
+        let [planes, lines, places] = geometry.target;
+        let block = geometry.block(set, places, made);
+        let [step_z, step_y, step_x] = geometry.stride;
         let product = |group: usize| Gathered {
-            grid: geometry.target,
-            step: geometry.stride,
+            grid: [planes, lines, places / block],
+            step: [step_z, step_y, step_x * block],
             source: geometry.source,
             channels: geometry.channels,
             seen: (group * seen, seen),
-            runs: runs.clone(),
+            runs: taps.runs(block, step_x),
             target: geometry.target,
-            spread: [1; 3],
+            spread: [1, 1, block],
             shift: [0; 3],
+            block,
             outputs: geometry.outputs,
             first_output: group * made,
-            weights: Packed::new(set, order.len() * seen, made, |depth, output| {
-                weight(group * made + output, depth % seen, order[depth / seen])
+            weights: taps.packed(set, (block, step_x), (seen, made), |output, channel, tap| {
+                weight(group * made + output, channel, tap)
             }),
         };
         Self::Gathered((0..geometry.groups).map(product).collect(), true)
@@ -144,8 +186,6 @@ impl Kernel {
         winograd: bool,
         weight: &dyn Fn(usize, usize, usize) -> f32,
     ) -> Self {
-        /// Channels up to which scattering beats gathering with mostly empty tiles.
-        const THIN: usize = 8;
         if geometry.depthwise() {
             let (windows, weights) = depthwise(geometry, weight);
             return Self::Depthwise(windows.reversed(), weights);
@@ -159,7 +199,7 @@ impl Kernel {
                 weights: TileWeights::new(set, side, geometry.outputs, geometry.channels, kernel),
             });
         }
-        if geometry.groups == 1 && geometry.channels <= THIN && geometry.taps() > 1 {
+        if geometry.scatters(set) {
             return Self::Scattered(Self::scatter(set, geometry, weight));
         }
         let phases = geometry.stride.iter().product::<usize>();
@@ -179,22 +219,25 @@ impl Kernel {
                 reaches_all = false;
                 continue;
             }
-            let (runs, order) = joined(taps, geometry.groups == 1);
+            let taps = Taps::new(taps, geometry.groups == 1);
             let (made, seen) = geometry.group();
+            let block = if stride_x == 1 { geometry.block(set, grid[2], made) } else { 1 };
+            let [planes, lines, places] = grid;
             products.extend((0..geometry.groups).map(|group| Gathered {
-                grid,
-                step: [1; 3],
+                grid: [planes, lines, places / block],
+                step: [1, 1, block],
                 source: geometry.target,
                 channels: geometry.outputs,
                 seen: (group * seen, seen),
-                runs: runs.clone(),
+                runs: taps.runs(block, 1),
                 target: geometry.source,
-                spread: geometry.stride,
+                spread: [geometry.stride[0], stride_y, stride_x * block],
                 shift: phase,
+                block,
                 outputs: geometry.channels,
                 first_output: group * made,
-                weights: Packed::new(set, order.len() * seen, made, |depth, output| {
-                    weight(group * seen + depth % seen, output, order[depth / seen])
+                weights: taps.packed(set, (block, 1), (seen, made), |channel, output, tap| {
+                    weight(group * seen + output, channel, tap)
                 }),
             }));
         }
@@ -202,7 +245,7 @@ impl Kernel {
     }
 
     fn scatter(set: InstructionSet, geometry: &Geometry, weight: &dyn Fn(usize, usize, usize) -> f32) -> Scattered {
-        let (runs, order) = joined(geometry.all_taps(), true);
+        let Taps { runs, order } = Taps::new(geometry.all_taps(), true);
         let channels = geometry.channels;
         Scattered {
             product: Gathered {
@@ -215,6 +258,7 @@ impl Kernel {
                 target: geometry.target,
                 spread: [1; 3],
                 shift: [0; 3],
+                block: 1,
                 outputs: order.len() * channels,
                 first_output: 0,
                 weights: Packed::new(set, geometry.outputs, order.len() * channels, |output, at| {
@@ -312,19 +356,56 @@ impl Geometry {
     }
 }
 
-/// Runs of taps in ascending order, and which tap stands where. Only where `join` do neighbours share a run.
-fn joined(mut taps: Vec<([isize; 3], usize)>, join: bool) -> (Vec<Run>, Vec<usize>) {
-    taps.sort_unstable();
-    let mut runs: Vec<Run> = Vec::new();
-    for (offset, _) in &taps {
-        match runs.last_mut() {
-            Some(run) if join && run.offset[..2] == offset[..2] && run.offset[2] + run.taps as isize == offset[2] => {
-                run.taps += 1;
+/// Taps in ascending order of where they are.
+struct Taps {
+    runs: Vec<Run>,
+    /// Which tap stands where in the runs.
+    order: Vec<usize>,
+}
+
+impl Taps {
+    /// Only where `join` do neighbours share a run.
+    fn new(mut taps: Vec<([isize; 3], usize)>, join: bool) -> Self {
+        taps.sort_unstable();
+        let mut runs: Vec<Run> = Vec::new();
+        for (offset, _) in &taps {
+            match runs.last_mut() {
+                Some(run)
+                    if join && run.offset[..2] == offset[..2] && run.offset[2] + run.taps as isize == offset[2] =>
+                {
+                    run.taps += 1;
+                }
+                _ => runs.push(Run { offset: *offset, taps: 1 }),
             }
-            _ => runs.push(Run { offset: *offset, taps: 1 }),
         }
+        Self { runs, order: taps.into_iter().map(|(_, index)| index).collect() }
     }
-    (runs, taps.into_iter().map(|(_, index)| index).collect())
+
+    /// The runs of `block` neighbouring places, `step` apart in the source, as one.
+    fn runs(&self, block: usize, step: usize) -> Vec<Run> {
+        self.runs.iter().map(|run| Run { taps: run.taps + (block - 1) * step, ..*run }).collect()
+    }
+
+    /// Weights for [`Taps::runs`] from `weight(output, channel, tap)`; a place has none for taps that only its neighbours see.
+    fn packed(
+        &self,
+        set: InstructionSet,
+        (block, step): (usize, usize),
+        (seen, made): (usize, usize),
+        weight: impl Fn(usize, usize, usize) -> f32,
+    ) -> Packed {
+        let mut places = Vec::new();
+        let mut first = 0;
+        for run in &self.runs {
+            places.extend((0..run.taps + (block - 1) * step).map(|at| (&self.order[first..first + run.taps], at)));
+            first += run.taps;
+        }
+        Packed::new(set, places.len() * seen, block * made, |depth, column| {
+            let (order, at) = places[depth / seen];
+            let tap = at.checked_sub(column / made * step).and_then(|at| order.get(at));
+            tap.map_or(0.0, |tap| weight(column % made, depth % seen, *tap))
+        })
+    }
 }
 
 /// Windows and `[tap][channel]` weights of a depthwise convolution.
@@ -378,19 +459,23 @@ impl Draft {
 
     /// Whether the layer can do a ReLU itself.
     pub(crate) fn rectifies(&self) -> bool {
-        self.geometry.made().1
+        self.geometry.merged().0.made().1
     }
 
     pub(crate) fn finish(self, set: InstructionSet, winograd: bool) -> Convolution {
-        let (seen, _) = self.geometry.group();
+        let (seen, made) = self.geometry.group();
         let taps = self.geometry.taps();
-        let weight = |output: usize, channel: usize, tap: usize| self.weights[(output * seen + channel) * taps + tap];
-        let correlate = Kernel::correlate(set, &self.geometry, winograd, &weight);
-        let spread = Kernel::spread(set, &self.geometry, winograd, &weight);
-        let taken = if self.geometry.transposed { self.geometry.outputs } else { self.geometry.channels };
-        let groups = self.geometry.groups;
-        let whole_groups = groups == 1 || self.geometry.depthwise() || (taken / groups).is_multiple_of(16);
-        let (forward, backward) = if self.geometry.transposed { (spread, correlate) } else { (correlate, spread) };
+        let (geometry, merged) = self.geometry.merged();
+        let weight = |output: usize, channel: usize, tap: usize| {
+            let own = output / made % merged == channel / seen;
+            if own { self.weights[(output * seen + channel % seen) * taps + tap] } else { 0.0 }
+        };
+        let correlate = Kernel::correlate(set, &geometry, winograd, &weight);
+        let spread = Kernel::spread(set, &geometry, winograd, &weight);
+        let taken = if geometry.transposed { geometry.outputs } else { geometry.channels };
+        let groups = geometry.groups;
+        let whole_groups = groups == 1 || geometry.depthwise() || (taken / groups).is_multiple_of(16);
+        let (forward, backward) = if geometry.transposed { (spread, correlate) } else { (correlate, spread) };
         Convolution { forward, backward, bias: self.bias, whole_groups }
     }
 }
@@ -642,7 +727,17 @@ mod tests {
             geometry((16, 8), [4, 6, 6], [2, 2, 2], 2, 0, 1),
             geometry((12, 7), [1, 1, 31], [1, 1, 9], 3, 4, 1),
             geometry((100, 10), plane(1, 1), [1, 1, 1], 1, 0, 1),
+            geometry((8, 8), [3, 5, 6], [3, 3, 3], 1, 1, 1),
+            geometry((8, 2), plane(5, 12), [1, 3, 3], 2, 1, 1),
+            geometry((1, 4), [1, 3, 40], [1, 1, 20], 1, 9, 1),
+            geometry((8, 16), plane(9, 10), [1, 5, 1], 1, 0, 8),
         ];
+        for (side, dilation) in [([5, 6, 20], 4), ([2, 3, 9], 3)] {
+            let mut dilated = geometry((16, 32), side, [3, 3, 3], 1, dilation as isize, 1);
+            dilated.dilation = [dilation; 3];
+            dilated.target = side;
+            all.push(dilated);
+        }
         let mut dilated = geometry((17, 16), plane(9, 9), [1, 3, 3], 1, 0, 1);
         dilated.dilation = [1, 2, 2];
         dilated.before = [0, 2, 2];

@@ -52,6 +52,11 @@ impl Normalization {
         self.groups * self.width
     }
 
+    /// Columns of as many rows as make loops over them worth while.
+    fn wide(&self) -> usize {
+        self.columns() * 64_usize.div_ceil(self.columns()).min(self.rows)
+    }
+
     fn parts(&self) -> usize {
         self.rows.div_ceil(rows_of_part(self.columns()))
     }
@@ -73,18 +78,15 @@ impl Normalization {
     /// Mean and sum of squared distances from it, of each group in a part.
     #[inline(always)]
     fn moments(&self, x: &[f32], sums: &mut [f32], numbers: &mut [f64]) {
-        let columns = self.columns();
-        let count = (x.len() / columns * self.width) as f64;
-        let mut means = vec![0.0; columns];
+        let count = (x.len() / self.columns() * self.width) as f64;
         column_sums(x, sums, |_, x| x);
-        for (group, sums) in sums.chunks_exact(self.width).enumerate() {
-            let mean = sum(sums) / count;
-            numbers[2 * group] = mean;
-            means[group * self.width..][..self.width].fill(mean as f32);
+        for (group, numbers) in numbers.chunks_exact_mut(2).enumerate() {
+            numbers[0] = self.sum_of(group, sums) / count;
         }
+        let means = self.spread(|group| numbers[2 * group] as f32);
         column_sums(x, sums, |column, x| (x - means[column]) * (x - means[column]));
-        for (group, sums) in sums.chunks_exact(self.width).enumerate() {
-            numbers[2 * group + 1] = sum(sums);
+        for (group, numbers) in numbers.chunks_exact_mut(2).enumerate() {
+            numbers[1] = self.sum_of(group, sums);
         }
     }
 
@@ -107,7 +109,18 @@ impl Normalization {
 
     /// Repeats a number of each group over its columns.
     fn spread(&self, of: impl Fn(usize) -> f32) -> Vec<f32> {
-        (0..self.columns()).map(|column| of(column / self.width)).collect()
+        let columns = self.columns();
+        (0..self.wide()).map(|column| of(column % columns / self.width)).collect()
+    }
+
+    /// Repeats a number of each column.
+    fn repeated(&self, of: &[f32]) -> Vec<f32> {
+        of.iter().copied().cycle().take(self.wide()).collect()
+    }
+
+    /// The sum of the sums of a group's columns.
+    fn sum_of(&self, group: usize, sums: &[f32]) -> f64 {
+        sums.chunks_exact(self.columns()).map(|sums| sum(&sums[group * self.width..][..self.width])).sum()
     }
 
     /// Rows of a part of a block, as a range of floats.
@@ -118,11 +131,11 @@ impl Normalization {
     }
 }
 
-/// Sums of each column, row after row.
+/// Sums of each column, row after row; the last row may be shorter.
 #[inline(always)]
 fn column_sums(x: &[f32], sums: &mut [f32], of: impl Fn(usize, f32) -> f32) {
     sums.fill(0.0);
-    for row in x.chunks_exact(sums.len()) {
+    for row in x.chunks(sums.len()) {
         for (column, (sum, x)) in sums.iter_mut().zip(row).enumerate() {
             *sum += of(column, *x);
         }
@@ -150,7 +163,7 @@ impl Layer for Normalization {
         let (blocks, columns, parts) = (self.blocks * pass.samples, self.columns(), self.parts());
         let x = pass.inputs[0];
         let moments = self.by_part(blocks, |block, part, numbers| {
-            let mut sums = vec![0.0; columns];
+            let mut sums = vec![0.0; self.wide()];
             let x = &x[self.range(block, part)];
             vectorised(
                 pass.set,
@@ -169,15 +182,17 @@ impl Layer for Normalization {
             let own = &statistics[block * 2 * self.groups..][..2 * self.groups];
             let means = self.spread(|group| own[2 * group]);
             let mut factors = self.spread(|group| own[2 * group + 1]);
-            factors.iter_mut().zip(&self.scale).for_each(|(factor, scale)| *factor *= scale);
+            factors.iter_mut().zip(self.scale.iter().cycle()).for_each(|(factor, scale)| *factor *= scale);
+            let shift = self.repeated(&self.shift);
             let x = &x[self.range(block, part)];
             vectorised(
                 pass.set,
                 #[inline(always)]
                 || {
-                    for (y, x) in output.chunks_exact_mut(columns).zip(x.chunks_exact(columns)) {
-                        for column in 0..columns {
-                            y[column] = (x[column] - means[column]) * factors[column] + self.shift[column];
+                    for (y, x) in output.chunks_mut(means.len()).zip(x.chunks(means.len())) {
+                        let numbers = means.iter().zip(&factors).zip(&shift);
+                        for ((y, x), ((mean, factor), shift)) in y.iter_mut().zip(x).zip(numbers) {
+                            *y = (x - mean) * factor + shift;
                         }
                     }
                 },
@@ -195,21 +210,26 @@ impl Layer for Normalization {
             let range = self.range(block, part);
             let (x, slope, own) = (&x[range.clone()], &slope[range], of_block(block));
             let (means, inverses) = (self.spread(|group| own[2 * group]), self.spread(|group| own[2 * group + 1]));
-            let (mut plain, mut weighted) = (vec![0.0; columns], vec![0.0; columns]);
+            let (mut plain, mut weighted) = (vec![0.0; self.wide()], vec![0.0; self.wide()]);
+            let scale = self.repeated(&self.scale);
             vectorised(
                 pass.set,
                 #[inline(always)]
                 || {
-                    for (x, slope) in x.chunks_exact(columns).zip(slope.chunks_exact(columns)) {
-                        for column in 0..columns {
-                            let g = slope[column] * self.scale[column];
-                            plain[column] += g;
-                            weighted[column] += g * ((x[column] - means[column]) * inverses[column]);
+                    for (x, slope) in x.chunks(scale.len()).zip(slope.chunks(scale.len())) {
+                        let sums = plain.iter_mut().zip(weighted.iter_mut());
+                        let numbers = scale.iter().zip(&means).zip(&inverses);
+                        for (((x, slope), (plain, weighted)), ((scale, mean), inverse)) in
+                            x.iter().zip(slope).zip(sums).zip(numbers)
+                        {
+                            let g = slope * scale;
+                            *plain += g;
+                            *weighted += g * ((x - mean) * inverse);
                         }
                     }
-                    for group in 0..self.groups {
-                        numbers[2 * group] = sum(&plain[group * self.width..][..self.width]);
-                        numbers[2 * group + 1] = sum(&weighted[group * self.width..][..self.width]);
+                    for (group, numbers) in numbers.chunks_exact_mut(2).enumerate() {
+                        numbers[0] = self.sum_of(group, &plain);
+                        numbers[1] = self.sum_of(group, &weighted);
                     }
                 },
             );
@@ -228,17 +248,24 @@ impl Layer for Normalization {
             let (plain, weighted) = (self.spread(|group| sums[2 * group]), self.spread(|group| sums[2 * group + 1]));
             let range = self.range(block, part);
             let (x, slope) = (&x[range.clone()], &slope[range]);
+            let scale = self.repeated(&self.scale);
+            let accumulate = pass.accumulate;
             vectorised(
                 pass.set,
                 #[inline(always)]
                 || {
-                    let rows = x.chunks_exact(columns).zip(slope.chunks_exact(columns));
-                    for (gradient, (x, slope)) in gradient.chunks_exact_mut(columns).zip(rows) {
-                        for column in 0..columns {
-                            let normal = (x[column] - means[column]) * inverses[column];
-                            let g = slope[column] * self.scale[column];
-                            let part = (g - plain[column] - normal * weighted[column]) * inverses[column];
-                            gradient[column] = if pass.accumulate { gradient[column] + part } else { part };
+                    let wide = scale.len();
+                    for (gradient, (x, slope)) in gradient.chunks_mut(wide).zip(x.chunks(wide).zip(slope.chunks(wide)))
+                    {
+                        let sums = plain.iter().zip(&weighted);
+                        let numbers = scale.iter().zip(&means).zip(&inverses);
+                        let values = gradient.iter_mut().zip(x).zip(slope);
+                        for (((gradient, x), slope), ((plain, weighted), ((scale, mean), inverse))) in
+                            values.zip(sums.zip(numbers))
+                        {
+                            let normal = (x - mean) * inverse;
+                            let part = (slope * scale - plain - normal * weighted) * inverse;
+                            *gradient = if accumulate { *gradient + part } else { part };
                         }
                     }
                 },

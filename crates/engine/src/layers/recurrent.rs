@@ -4,7 +4,7 @@ use rayon::prelude::*;
 
 use super::{Backward, Forward, Layer};
 use crate::kernels::{
-    Finish, Gathered, InstructionSet, Packed, Run, floats, floats_mut, gathered, reserve, vectorised,
+    Finish, Gathered, InstructionSet, Packed, Run, floats, floats_mut, gathered_alone, reserve, vectorised,
 };
 use crate::math::{sigmoid, tanh};
 
@@ -56,6 +56,14 @@ pub(crate) struct Recurrence {
     transposed: Gathered,
 }
 
+/// Samples that a task takes through all steps: threads that meet at every step would mostly wait.
+fn samples_of_task(samples: usize) -> usize {
+    /// Samples that read the weights together.
+    const MOST: usize = 28;
+    let threads = rayon::current_num_threads();
+    samples.div_ceil(threads * samples.div_ceil(threads * MOST).max(1)).max(1)
+}
+
 /// A product of one row a sample with a matrix.
 fn linear(set: InstructionSet, inputs: usize, outputs: usize, weight: impl Fn(usize, usize) -> f32) -> Gathered {
     Gathered {
@@ -68,6 +76,7 @@ fn linear(set: InstructionSet, inputs: usize, outputs: usize, weight: impl Fn(us
         target: [1; 3],
         spread: [1; 3],
         shift: [0; 3],
+        block: 1,
         outputs,
         first_output: 0,
         weights: Packed::new(set, inputs, outputs, weight),
@@ -227,26 +236,34 @@ impl Layer for Recurrence {
             0 => (nothing.as_mut_slice(), 1),
             _ => (floats_mut(pass.saved), self.time * kept_size),
         };
-        for number in 0..self.time {
-            let place = self.place(number);
-            let finish = Finish { bias: Some(&self.bias), ..Finish::default() };
-            gathered(pass.set, &self.recurrent, samples, hidden, sums, finish);
-            let rows = hidden.par_chunks_exact_mut(size).zip(cells.par_chunks_exact_mut(size));
-            let rows = rows.zip(sums.par_chunks_exact(gates)).zip(pass.output.par_chunks_exact_mut(outputs));
-            let rows = rows
-                .zip(saved.par_chunks_exact_mut(saved_size))
-                .zip(pass.inputs[0].par_chunks_exact(self.time * gates));
-            rows.with_min_len(4).for_each(|(((((hidden, cell), sums), output), kept), x)| {
-                let kept = &mut kept[place * kept_size..][..kept_size];
-                let (x, next) = (&x[place * gates..][..gates], &mut output[place * size..][..size]);
-                vectorised(
-                    pass.set,
-                    #[inline(always)]
-                    || self.step(x, sums, hidden, cell, kept, next),
-                );
-                hidden.copy_from_slice(next);
-            });
-        }
+        let block = samples_of_task(samples);
+        let rows = hidden.par_chunks_mut(block * size).zip(cells.par_chunks_mut(block * size));
+        let rows = rows.zip(sums.par_chunks_mut(block * gates)).zip(pass.output.par_chunks_mut(block * outputs));
+        let rows = rows
+            .zip(saved.par_chunks_mut(block * saved_size))
+            .zip(pass.inputs[0].par_chunks(block * self.time * gates));
+        rows.for_each(|(((((hidden, cells), sums), output), saved), x)| {
+            let samples = hidden.len() / size;
+            for number in 0..self.time {
+                let place = self.place(number);
+                let finish = Finish { bias: Some(&self.bias), ..Finish::default() };
+                gathered_alone(pass.set, &self.recurrent, samples, hidden, sums, finish);
+                for sample in 0..samples {
+                    let hidden = &mut hidden[sample * size..][..size];
+                    let cell = &mut cells[sample * size..][..size];
+                    let kept = &mut saved[(sample * self.time + place) * kept_size..][..kept_size];
+                    let x = &x[(sample * self.time + place) * gates..][..gates];
+                    let next = &mut output[sample * outputs + place * size..][..size];
+                    let sums = &sums[sample * gates..][..gates];
+                    vectorised(
+                        pass.set,
+                        #[inline(always)]
+                        || self.step(x, sums, hidden, cell, kept, next),
+                    );
+                    hidden.copy_from_slice(next);
+                }
+            }
+        });
         if self.cell == Cell::Lstm {
             for (output, cell) in pass.output.chunks_exact_mut(outputs).zip(cells.chunks_exact(size)) {
                 output[self.time * size..].copy_from_slice(cell);
@@ -270,41 +287,49 @@ impl Layer for Recurrence {
         }
         let (sums, parts) = sums.split_at_mut(samples * gates);
         let saved = floats(pass.saved);
-        for number in (0..self.time).rev() {
-            let place = self.place(number);
-            let rows = hidden.par_chunks_exact_mut(size).zip(cells.par_chunks_exact_mut(size));
-            let rows = rows.zip(sums.par_chunks_exact_mut(gates)).zip(parts.par_chunks_exact_mut(gates));
-            let rows = rows.zip(pass.gradient.par_chunks_exact_mut(self.time * gates)).enumerate().with_min_len(4);
-            rows.for_each(|(sample, ((((hidden, cell), sums), part), gradient))| {
-                let output = &pass.output[sample * outputs..][..outputs];
-                let kept = |place: usize| &saved[(sample * self.time + place) * kept_size..][..kept_size];
-                let slope = &pass.slope[sample * outputs + place * size..][..size];
-                hidden.iter_mut().zip(slope).for_each(|(hidden, slope)| *hidden += slope);
-                let (before, cell_before) = match number.checked_sub(1).map(|before| self.place(before)) {
-                    Some(before) if self.cell == Cell::Lstm => {
-                        (&output[before * size..][..size], &kept(before)[4 * size..])
+        let block = samples_of_task(samples);
+        let rows = hidden.par_chunks_mut(block * size).zip(cells.par_chunks_mut(block * size));
+        let rows = rows.zip(sums.par_chunks_mut(block * gates)).zip(parts.par_chunks_mut(block * gates));
+        let rows = rows.zip(pass.gradient.par_chunks_mut(block * self.time * gates)).enumerate();
+        rows.for_each(|(task, ((((hidden, cells), sums), parts), gradient))| {
+            let samples = hidden.len() / size;
+            for number in (0..self.time).rev() {
+                let place = self.place(number);
+                for own in 0..samples {
+                    let sample = task * block + own;
+                    let output = &pass.output[sample * outputs..][..outputs];
+                    let kept = |place: usize| &saved[(sample * self.time + place) * kept_size..][..kept_size];
+                    let slope = &pass.slope[sample * outputs + place * size..][..size];
+                    let hidden = &mut hidden[own * size..][..size];
+                    hidden.iter_mut().zip(slope).for_each(|(hidden, slope)| *hidden += slope);
+                    let (before, cell_before) = match number.checked_sub(1).map(|before| self.place(before)) {
+                        Some(before) if self.cell == Cell::Lstm => {
+                            (&output[before * size..][..size], &kept(before)[4 * size..])
+                        }
+                        Some(before) => (&output[before * size..][..size], &[][..]),
+                        None => (&self.first[0][..], &self.first[1][..]),
+                    };
+                    let after = &output[place * size..][..size];
+                    let cell = &mut cells[own * size..][..size];
+                    let (part, sums) = (&mut parts[own * gates..][..gates], &mut sums[own * gates..][..gates]);
+                    vectorised(
+                        pass.set,
+                        #[inline(always)]
+                        || {
+                            self.step_back(kept(place), before, cell_before, after, cell, hidden, part, sums);
+                        },
+                    );
+                    let gradient = &mut gradient[(own * self.time + place) * gates..][..gates];
+                    if pass.accumulate {
+                        gradient.iter_mut().zip(&*part).for_each(|(gradient, part)| *gradient += part);
+                    } else {
+                        gradient.copy_from_slice(part);
                     }
-                    Some(before) => (&output[before * size..][..size], &[][..]),
-                    None => (&self.first[0][..], &self.first[1][..]),
-                };
-                let after = &output[place * size..][..size];
-                vectorised(
-                    pass.set,
-                    #[inline(always)]
-                    || {
-                        self.step_back(kept(place), before, cell_before, after, cell, hidden, part, sums);
-                    },
-                );
-                let gradient = &mut gradient[place * gates..][..gates];
-                if pass.accumulate {
-                    gradient.iter_mut().zip(&*part).for_each(|(gradient, part)| *gradient += part);
-                } else {
-                    gradient.copy_from_slice(part);
                 }
-            });
-            let finish = Finish { accumulate: true, ..Finish::default() };
-            gathered(pass.set, &self.transposed, samples, sums, hidden, finish);
-        }
+                let finish = Finish { accumulate: true, ..Finish::default() };
+                gathered_alone(pass.set, &self.transposed, samples, sums, hidden, finish);
+            }
+        });
         *pass.memory = memory;
     }
 
