@@ -102,7 +102,7 @@ impl Unlabelled {
     pub(crate) fn from_one(data: Dataset, source: &str) -> Self {
         let meant = |warning: &Warning| !matches!(warning, Warning::MissingClass { .. });
         let warnings = data.warnings.into_iter().filter(meant).collect();
-        Self(Dataset { warnings, patients: None, source: source.to_owned(), ..data })
+        Self(Dataset { warnings, source: source.to_owned(), ..data })
     }
 }
 

@@ -57,7 +57,7 @@ impl StoreAs {
     ///
     /// When the shape is not `[1 or 3, height, width]`, or values are not whole numbers from 0 to at most 255.
     pub fn check(self, domain: &Domain) -> Result<(), Error> {
-        let sides = matches!(domain.shape(), [1 | 3, height, width] if (*height).max(*width) <= usize::from(u16::MAX));
+        let sides = matches!(domain.shape(), [1 | 3, height, width] if u16::try_from((*height).max(*width)).is_ok());
         if sides && grey_bits(domain) == Some(8) && domain.resolution().iter().all(|step| *step == 1.0) {
             return Ok(());
         }

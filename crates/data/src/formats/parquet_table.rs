@@ -6,12 +6,14 @@
 //!
 //! Source: Apache Parquet format 2.12, read by the `parquet` crate.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs::File;
 use std::io::Read;
+use std::panic;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Once};
 
 use bytes::Bytes;
 use parquet::basic::{ConvertedType, LogicalType, TimeUnit, Type as Physical};
@@ -62,12 +64,39 @@ enum Meaning {
 
 /// Reads a file of at most `cells` cells: its columns, and the same as text between commas with a line of names.
 pub(super) fn read(path: &Path, file: &str, cells: u64) -> Result<(Columns, String), DataError> {
-    let broken = |error: ParquetError| DataError::format(file, "Parquet table", "a whole, valid one", error);
     let opened = File::open(path).map_err(DataError::reading(file))?;
     let length = opened.metadata().map_err(DataError::reading(file))?.len();
     DataError::check_limit(file, "bytes of the table", BYTES, length)?;
     let mut bytes = Vec::new();
     opened.take(length).read_to_end(&mut bytes).map_err(DataError::reading(file))?;
+    // The `parquet` crate asserts what a damaged file may say otherwise.
+    quietly(|| decode(bytes, file, cells)).unwrap_or_else(|| {
+        Err(DataError::format(file, "Parquet table", "a whole, valid one", "one whose parts contradict each other"))
+    })
+}
+
+/// What `read` returns; none where it panics, without a message of that.
+fn quietly<T>(read: impl FnOnce() -> T) -> Option<T> {
+    thread_local! {
+        static QUIET: Cell<bool> = const { Cell::new(false) };
+    }
+    static HOOK: Once = Once::new();
+    HOOK.call_once(|| {
+        let usual = panic::take_hook();
+        panic::set_hook(Box::new(move |message| {
+            if !QUIET.get() {
+                usual(message);
+            }
+        }));
+    });
+    QUIET.set(true);
+    let outcome = panic::catch_unwind(panic::AssertUnwindSafe(read));
+    QUIET.set(false);
+    outcome.ok()
+}
+
+fn decode(bytes: Vec<u8>, file: &str, cells: u64) -> Result<(Columns, String), DataError> {
+    let broken = |error: ParquetError| DataError::format(file, "Parquet table", "a whole, valid one", error);
     let reader = SerializedFileReader::new(Bytes::from(bytes)).map_err(broken)?;
     let described = reader.metadata().file_metadata().schema_descr_ptr();
     DataError::check_limit(file, "columns", COLUMNS, described.num_columns() as u64)?;
@@ -376,6 +405,22 @@ mod tests {
         let lines: Vec<&str> = text.lines().collect();
         assert_eq!(lines[1], r#""p0","m",49,2.25,10.5,false,2019-04-15,2020-09-13 12:26:40.501,"ill""#);
         assert_eq!(lines[2], r#""p1","f",43,,4.5,true,2019-04-17,2020-09-13 12:26:40.503,"ill""#);
+    }
+
+    /// Found by fuzzing: a negative place of a column is an assertion of the `parquet` crate.
+    #[test]
+    fn a_file_that_contradicts_itself_is_an_error_and_no_panic() {
+        let mut refused = 0;
+        for at in 0..SEEDS[2].len() {
+            for change in [1, 0x7f, 0x80] {
+                let mut bytes = SEEDS[2].to_vec();
+                bytes[at] ^= change;
+                let (_folder, path) = saved(&bytes);
+                let error = read(&path, "t.parquet", 1000).err().map(|error| error.to_string());
+                refused += usize::from(error.is_some_and(|error| error.contains("contradict each other")));
+            }
+        }
+        assert!(refused > 0, "the test reaches no assertion any more");
     }
 
     #[test]

@@ -4,7 +4,7 @@
 //! picture: save each page as a file of its own), palettes, JPEG inside of TIFF, other colours and depths, signed and floating
 //! values, planes one after the other, transparent parts, and pictures that ask the viewer to rotate them.
 //!
-//! Source: Adobe, TIFF revision 6.0, and its supplement on deflate; Aware Systems, "The BigTIFF File Format".
+//! Source: Adobe, TIFF revision 6.0, and its supplement on deflate; Aware Systems, "The `BigTIFF` File Format".
 
 use std::collections::BTreeMap;
 use std::io::{self, Read as _};
