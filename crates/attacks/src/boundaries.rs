@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! untargeted, classes         one boundary for each other class k: z_k − z_y
+//! untargeted, grades          one for each grade k far enough from y: z_k − max z_i over the grades i that are not
 //! untargeted, findings        one boundary for each finding i: its logit's signed distance to the threshold
 //! one logit, one finding, or a target     a single boundary: the margin of the goal (greater than 0 where it is reached)
 //! ```
@@ -39,7 +40,9 @@ impl<'a> Boundaries<'a> {
         let task = &problem.oracle.spec().task;
         let whole = problem.objective(problem.goal, Loss::Margin)?;
         let labels = match (problem.goal, task) {
-            (Goal::Untargeted { labels }, Task::MultiClass { .. } | Task::MultiLabel { .. }) => labels.clone(),
+            (Goal::Untargeted { labels }, Task::MultiClass { .. } | Task::MultiLabel { .. } | Task::Ordinal { .. }) => {
+                labels.clone()
+            }
             (Goal::FalseNegative { finding }, Task::MultiClass { .. }) => {
                 vec![Label::Class(*finding); problem.inputs.len()]
             }
@@ -56,15 +59,19 @@ impl<'a> Boundaries<'a> {
             .rows()
             .enumerate()
             .map(|(row, logits)| {
-                let mut indices: Vec<usize> =
-                    (0..logits.len()).filter(|&index| self.labels[row] != Label::Class(index)).collect();
+                let leaves = |index: usize| match self.task {
+                    Task::Ordinal { .. } => !self.task.is_right(&self.labels[row], &Label::Class(index)),
+                    _ => self.labels[row] != Label::Class(index),
+                };
+                let mut indices: Vec<usize> = (0..logits.len()).filter(|&index| leaves(index)).collect();
                 let nearness = |index: usize| self.value(row, index, logits).0;
                 indices.sort_by(|&a, &b| nearness(b).total_cmp(&nearness(a)).then(a.cmp(&b)));
                 indices.truncate(most);
                 indices
             })
             .collect();
-        self.ways = ranked.first().map_or(1, Vec::len);
+        // Grades differ in how many lie far enough from them: the nearest again where there is no other.
+        self.ways = ranked.iter().map(Vec::len).max().unwrap_or(1);
         self.ranked = Some(ranked);
     }
 
@@ -75,8 +82,10 @@ impl<'a> Boundaries<'a> {
 
     /// For exclusive classes: the goal of reaching the class behind the boundary of this rank.
     pub(crate) fn targeted_goal(&self, rank: usize) -> Option<Goal> {
-        let (Some(ranked), Task::MultiClass { .. }) = (&self.ranked, self.task) else { return None };
-        let targets = ranked.iter().map(|indices| Label::Class(indices[rank])).collect();
+        let (Some(ranked), Task::MultiClass { .. } | Task::Ordinal { .. }) = (&self.ranked, self.task) else {
+            return None;
+        };
+        let targets = ranked.iter().map(|indices| Label::Class(indices[rank % indices.len()])).collect();
         Some(Goal::Targeted { labels: self.labels.clone(), targets })
     }
 
@@ -89,13 +98,18 @@ impl<'a> Boundaries<'a> {
     /// `index` and on that of the class to leave.
     fn value(&self, row: usize, index: usize, logits: &[f32]) -> (f32, f32, Option<usize>) {
         match (&self.labels[row], self.task) {
+            (Label::Class(truth), Task::Ordinal { serious, .. }) => {
+                let near = (0..logits.len()).filter(|grade| grade.abs_diff(*truth) < *serious);
+                let from = near.reduce(|a, b| if logits[b] > logits[a] { b } else { a }).unwrap_or(*truth);
+                (logits[index] - logits[from], 1.0, Some(from))
+            }
             (Label::Class(from), _) => (logits[index] - logits[*from], 1.0, Some(*from)),
             (Label::Findings(found), Task::MultiLabel { thresholds }) => {
                 let sign = if found[index] { -1.0 } else { 1.0 };
                 (sign * (logits[index] - thresholds[index]), sign, None)
             }
             // Refused by `Goal::check`.
-            (Label::Findings(_) | Label::Mask(_), _) => (0.0, 0.0, None),
+            (Label::Findings(_) | Label::Mask(_) | Label::Number(_), _) => (0.0, 0.0, None),
         }
     }
 }
@@ -111,7 +125,7 @@ impl Objective for Crossing<'_> {
         let Some(ranked) = &self.boundaries.ranked else {
             return self.boundaries.whole.evaluate(row, outputs, cotangent);
         };
-        let index = ranked[row][self.rank];
+        let index = ranked[row][self.rank % ranked[row].len()];
         let (value, slope, from) = self.boundaries.value(row, index, outputs);
         cotangent.fill(0.0);
         cotangent[index] = slope;
@@ -163,6 +177,17 @@ mod tests {
         // A wanted class has one boundary, to the strongest of the others.
         let invent = evaluated(classes, &Goal::FalsePositive { finding: 0 }, logits, 9);
         assert_eq!(invent, [(-8.0, vec![1.0, -1.0, 0.0, 0.0])]);
+    }
+
+    #[test]
+    fn grades_are_crossed_where_the_error_counts() {
+        let task = Task::Ordinal { grades: 4, serious: 2 };
+        let goal = Goal::Untargeted { labels: vec![Label::Class(0)] };
+        // Of the grades near to 0, grade 1 has the greater logit.
+        let found = evaluated(task.clone(), &goal, vec![1.0, 9.0, 5.0, 7.0], 9);
+        assert_eq!(found, [(-2.0, vec![0.0, -1.0, 0.0, 1.0]), (-4.0, vec![0.0, -1.0, 1.0, 0.0])]);
+        let goal = Goal::Untargeted { labels: vec![Label::Class(1)] };
+        assert_eq!(evaluated(task, &goal, vec![1.0, 9.0, 5.0, 7.0], 9), [(-2.0, vec![0.0, -1.0, 0.0, 1.0])]);
     }
 
     #[test]

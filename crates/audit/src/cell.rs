@@ -124,7 +124,7 @@ impl Attacked {
 pub fn in_brief(task: &Task, label: &Label) -> Label {
     match label {
         Label::Mask(_) => Label::Findings((0..task.classes()).map(|class| task.has_finding(label, class)).collect()),
-        Label::Class(_) | Label::Findings(_) => label.clone(),
+        Label::Class(_) | Label::Findings(_) | Label::Number(_) => label.clone(),
     }
 }
 

@@ -76,6 +76,7 @@ pub(crate) fn sha256_of_data(samples: &Samples, labels: &[Label], outputs: &Samp
             Label::Class(class) => number(*class as u64),
             Label::Findings(found) => found.iter().for_each(|&found| number(u64::from(found))),
             Label::Mask(mask) => mask.iter().for_each(|&class| number(u64::from(class))),
+            Label::Number(value) => number(u64::from(value.to_bits())),
         }
     }
     for batch in [samples, outputs] {

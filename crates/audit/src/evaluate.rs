@@ -627,7 +627,8 @@ fn recheck(
     Ok(rows)
 }
 
-/// Share of the samples for which the most frequent label is right: for masks that of the most frequent class everywhere.
+/// Share of the samples for which one answer is right, whatever the sample: the most frequent label, for masks the most frequent
+/// class everywhere, for grades and numbers the one that is near enough to the most.
 pub(crate) fn majority_share(task: &Task, labels: &[Label]) -> f64 {
     if let Task::Segmentation(segmentation) = task {
         let masks = || labels.iter().flat_map(|label| if let Label::Mask(mask) = label { &mask[..] } else { &[] });
@@ -639,6 +640,22 @@ pub(crate) fn majority_share(task: &Task, labels: &[Label]) -> f64 {
     }
     let mut sorted: Vec<&Label> = labels.iter().collect();
     sorted.sort();
+    if let Task::Regression { tolerance } = task {
+        let number = |label: &Label| if let Label::Number(number) = label { f64::from(**number) } else { 0.0 };
+        // The answer in the middle of the widest crowd: as many labels as possible within twice the tolerance.
+        let (mut first, mut most) = (0, 0);
+        for (last, label) in sorted.iter().enumerate() {
+            while number(label) - number(sorted[first]) > 2.0 * f64::from(*tolerance) {
+                first += 1;
+            }
+            most = most.max(last + 1 - first);
+        }
+        return most as f64 / labels.len().max(1) as f64;
+    }
+    if let Task::Ordinal { grades, .. } = task {
+        let right = |grade: usize| labels.iter().filter(|label| task.is_right(label, &Label::Class(grade))).count();
+        return (0..*grades).map(right).max().unwrap_or(0) as f64 / labels.len().max(1) as f64;
+    }
     let most = sorted.chunk_by(|a, b| a == b).map(<[_]>::len).max().unwrap_or(0);
     most as f64 / labels.len().max(1) as f64
 }
@@ -689,6 +706,11 @@ mod tests {
         assert_eq!(majority_share(&task, &[0, 1, 1, 2, 1].map(Label::Class)), 0.6);
         assert_eq!(majority_share(&task, &[]), 0.0);
         // Class 1 everywhere has a mean Dice of 1, of 0.43 and of 0.33.
+        let task = Task::Ordinal { grades: 4, serious: 2 };
+        assert_eq!(majority_share(&task, &[0, 1, 2, 3, 3].map(Label::Class)), 0.8);
+        let task = Task::Regression { tolerance: 1.0 };
+        let numbers = [7.0, 1.0, 2.5, 3.0, 5.5].map(|value| Label::Number(nocebo_core::NotNan::new(value).unwrap()));
+        assert_eq!(majority_share(&task, &numbers), 0.6);
         let masks = [[1, 1, 1, 1], [0, 1, 1, 1], [0, 0, 1, 1]].map(|mask| Label::Mask(mask.to_vec()));
         assert_eq!(majority_share(&toy::segmentation(), &masks), 1.0 / 3.0);
     }

@@ -326,6 +326,7 @@ fn inference_is_static(evidence: &Evidence<'_>) -> Verdict {
 fn losses_fit_the_classes(evidence: &Evidence<'_>) -> Verdict {
     let ways = match evidence.task {
         Task::MultiLabel { thresholds } => thresholds.len(),
+        Task::Regression { .. } => return Verdict::NotApplicable("a number has no classes"),
         task => task.classes() - 1,
     };
     let asked = evidence.attacks.iter().filter_map(|entry| {

@@ -70,6 +70,10 @@ pub struct ClassOverlap {
 pub struct DecisionMetrics {
     /// Samples whose decision is the true label; of masks, those of sufficient quality.
     pub accuracy: Rate,
+    /// Mean absolute error of grades (in grades) or numbers (in their unit); under attack the greatest of each sample at allowed
+    /// points.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mean_error: Option<f64>,
     /// Agreement of masks with the truth, class by class; under attack the least of each sample.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub overlaps: Option<Vec<ClassOverlap>>,
@@ -237,6 +241,19 @@ struct Harm {
     invented: Vec<Vec<bool>>,
     /// For each sample and class of a segmentation the overlap with the least Dice so far.
     overlaps: Option<Vec<Vec<Overlap>>>,
+    /// Greatest error so far of each sample of a task with an order.
+    errors: Option<Vec<f64>>,
+}
+
+/// How far a decision is from the truth, in grades or in the unit of the number; none without an order.
+fn error_of(task: &Task, truth: &Label, decision: &Label) -> Option<f64> {
+    match (task, truth, decision) {
+        (Task::Ordinal { .. }, Label::Class(truth), Label::Class(decision)) => Some(truth.abs_diff(*decision) as f64),
+        (Task::Regression { .. }, Label::Number(truth), Label::Number(decision)) => {
+            Some((f64::from(**truth) - f64::from(**decision)).abs())
+        }
+        _ => None,
+    }
 }
 
 impl Harm {
@@ -244,13 +261,21 @@ impl Harm {
         let samples = subjects.labels.len();
         let none = vec![vec![false; subjects.class_names.len()]; samples];
         let overlaps = subjects.clean.overlaps.clone();
-        Self { wrong: vec![false; samples], hidden: none.clone(), invented: none, overlaps }
+        let decided = subjects.labels.iter().zip(&subjects.clean.decisions);
+        let errors = decided.map(|(truth, decision)| error_of(subjects.task, truth, decision)).collect();
+        Self { wrong: vec![false; samples], hidden: none.clone(), invented: none, overlaps, errors }
     }
 
     fn add(&mut self, subjects: &Subjects<'_>, cell: &Cell) {
         for (position, row) in cell.rows.iter().enumerate() {
             let Some(row) = row else { continue };
             self.add_overlaps(position, row);
+            if let (Some(errors), Some(decision), true) =
+                (&mut self.errors, &row.decision, row.finite && row.within_threat)
+            {
+                let error = error_of(subjects.task, &subjects.labels[position], decision).unwrap_or(0.0);
+                errors[position] = errors[position].max(error);
+            }
             if !row.fell() {
                 continue;
             }
@@ -310,7 +335,7 @@ impl Subjects<'_> {
     fn is_right(&self, position: usize, decision: &Label, overlaps: Option<&[Overlap]>) -> bool {
         match (self.task, overlaps) {
             (Task::Segmentation(task), Some(overlaps)) => task.is_right(overlaps),
-            _ => *decision == self.labels[position],
+            _ => self.task.is_right(&self.labels[position], decision),
         }
     }
 
@@ -423,6 +448,7 @@ impl Subjects<'_> {
             |rate: fn(&ClassRates) -> Rate| self.finding.map(|finding| rate(&classes[finding]).complement());
         let mut metrics = DecisionMetrics {
             accuracy,
+            mean_error: harm.errors.as_ref().map(|errors| errors.iter().sum::<f64>() / errors.len().max(1) as f64),
             overlaps: harm.overlaps.as_ref().map(|overlaps| self.class_overlaps(overlaps)),
             false_negative_rate: of_finding(|class| class.sensitivity),
             false_positive_rate: of_finding(|class| class.specificity),
@@ -570,7 +596,7 @@ impl Worst {
 fn score_of_class(task: &Task, logits: &[f32], class: usize) -> f32 {
     match task {
         // Log-odds: free of the ties that rounded probabilities have.
-        Task::MultiClass { .. } => {
+        Task::MultiClass { .. } | Task::Ordinal { .. } => {
             let others = logits.iter().enumerate().filter(|(other, _)| *other != class).map(|(_, logit)| *logit);
             let greatest = others.clone().fold(f32::NEG_INFINITY, f32::max);
             let sum: f64 = others.map(|logit| f64::from(logit - greatest).exp()).sum();

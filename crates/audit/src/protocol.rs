@@ -12,6 +12,8 @@
 //! K = 2, logit   apgd-ce → apgd-margin → fab-t → fmn → alma (L1, L2) → square                    variant
 //! findings       apgd-ce (all findings) → apgd-margin (nearest) → apgd-t (each) → fab-t → square  variant
 //! invent one     as K = 2: DLR needs a true class                                               variant
+//! grades         apgd-ce → apgd-t (margin) → apgd-above → apgd-below (expected grade) → fab-t → square   variant
+//! a number       apgd-above → apgd-below (signed error) → square                                variant
 //! masks          apgd-ce → apgd-margin → apgd-dice → square                                     variant
 //! L0             pgd → fmn → sigma-zero (masks: pgd)                                            variant
 //! ```
@@ -28,7 +30,8 @@
 //! With one boundary no other class is left to aim at; attacks that search along the boundary (FMN, ALMA) take the place of
 //! the targets: in L2 they bring down samples that the rest leaves standing (`bench/variant_strength.py`). For
 //! masks we follow Croce, Singh & Hein, ECCV 2024, arXiv:2306.12941 (SEA) in trying one loss after the other, with losses of
-//! our own; attacks that step to a decision boundary do not know masks. There is no ordinal or regression task, and so no protocol for one.
+//! our own; attacks that step to a decision boundary do not know masks. Grades and numbers count as fallen where the error is
+//! one that the task calls serious or does not tolerate.
 
 use nocebo_core::{Norm, Task};
 use serde::{Deserialize, Serialize};
@@ -86,7 +89,7 @@ impl Protocol {
             Self::Standard => attacks.extend(cascade(head, 1)),
             Self::Thorough => {
                 attacks.extend(cascade(head, 5));
-                if head == Head::Masks {
+                if matches!(head, Head::Masks | Head::Number) {
                     return Ok(self.finished(head, norms, attacks));
                 }
                 if head != Head::OneBoundary {
@@ -116,6 +119,8 @@ impl Protocol {
             Head::Classes(classes) => format!("variant of AutoAttack for {classes} classes"),
             Head::OneBoundary => "variant of AutoAttack for one decision boundary".to_owned(),
             Head::Findings(_) => "variant of AutoAttack for several findings".to_owned(),
+            Head::Grades(grades) => format!("variant of AutoAttack for {grades} grades in order"),
+            Head::Number => "variant of AutoAttack for a number".to_owned(),
             Head::Masks => "variant of AutoAttack for masks".to_owned(),
         };
         match self {
@@ -137,6 +142,10 @@ enum Head {
     OneBoundary,
     /// Several findings, any of which may change.
     Findings(usize),
+    /// Grades in order, an error of several of which counts.
+    Grades(usize),
+    /// A number, to be moved by more than what is tolerated.
+    Number,
     /// One class a position.
     Masks,
 }
@@ -144,13 +153,17 @@ enum Head {
 impl Head {
     fn of(task: &Task, goal: AuditGoal) -> Result<Self, AuditError> {
         match task {
+            Task::Ordinal { grades, .. } if goal == AuditGoal::Untargeted => Ok(Self::Grades(*grades)),
             Task::MultiClass { classes } if *classes >= 3 && !matches!(goal, AuditGoal::FalsePositive { .. }) => {
                 Ok(Self::Classes(*classes))
             }
             Task::MultiLabel { thresholds } if thresholds.len() > 1 && goal == AuditGoal::Untargeted => {
                 Ok(Self::Findings(thresholds.len()))
             }
-            Task::MultiClass { .. } | Task::Binary { .. } | Task::MultiLabel { .. } => Ok(Self::OneBoundary),
+            Task::MultiClass { .. } | Task::Binary { .. } | Task::MultiLabel { .. } | Task::Ordinal { .. } => {
+                Ok(Self::OneBoundary)
+            }
+            Task::Regression { .. } if goal == AuditGoal::Untargeted => Ok(Self::Number),
             Task::Segmentation(_) => Ok(Self::Masks),
             other => {
                 let expected = "a task of classes, findings or masks; name the attacks instead";
@@ -162,18 +175,19 @@ impl Head {
     /// Targets of the targeted attacks.
     fn targets(self) -> usize {
         match self {
-            Self::Classes(classes) => (classes - 1).min(9),
+            Self::Classes(classes) | Self::Grades(classes) => (classes - 1).min(9),
             Self::Findings(findings) => findings.min(9),
-            Self::OneBoundary | Self::Masks => 1,
+            Self::OneBoundary | Self::Number | Self::Masks => 1,
         }
     }
 }
 
 /// The cascade of AutoAttack or its variant; `restarts` is 1 in the standard version.
 fn cascade(head: Head, restarts: i64) -> Vec<AttackSection> {
+    let (label, loss) = if head == Head::Number { ("apgd-above", "above") } else { ("apgd-ce", "cross_entropy") };
     let mut attacks = vec![
-        first("apgd-ce", "apgd", &SMOOTH, restarted("cross_entropy", restarts)),
-        first("apgd-ce-l1", "apgd", &[Norm::L1], in_l1(restarted("cross_entropy", 5))),
+        first(label, "apgd", &SMOOTH, restarted(loss, restarts)),
+        first(&format!("{label}-l1"), "apgd", &[Norm::L1], in_l1(restarted(loss, 5))),
         first("pgd", "pgd", &[Norm::L0], toml::Table::new()),
     ];
     let mut both = |label: &str, settings: &dyn Fn(i64) -> toml::Table| {
@@ -203,12 +217,18 @@ fn cascade(head: Head, restarts: i64) -> Vec<AttackSection> {
             both("apgd-margin", &|restarts| restarted("margin", restarts));
             both("apgd-dice", &|restarts| restarted("dice", restarts));
         }
+        Head::Grades(_) => {
+            both("apgd-t-margin", &targeted("margin", head.targets()));
+            both("apgd-above", &|restarts| restarted("above", restarts));
+            both("apgd-below", &|restarts| restarted("below", restarts));
+        }
+        Head::Number => both("apgd-below", &|restarts| restarted("below", restarts)),
         Head::Findings(_) => {
             both("apgd-margin", &|restarts| restarted("margin", restarts));
             both("apgd-t-margin", &targeted("margin", head.targets()));
         }
     }
-    if head == Head::Masks {
+    if matches!(head, Head::Masks | Head::Number) {
         attacks.push(later("square", "square", &SMOOTH_AND_L1, toml::Table::new()));
         return attacks;
     }
@@ -283,6 +303,8 @@ mod tests {
             Task::MultiClass { classes: 2 },
             Task::Binary { threshold: 0.0 },
             Task::MultiLabel { thresholds: vec![0.0; 14] },
+            Task::Ordinal { grades: 5, serious: 2 },
+            Task::Regression { tolerance: 6.0 },
         ];
         let mut lines: Vec<String> =
             tasks.iter().map(|task| told(Protocol::Standard, task, AuditGoal::Untargeted, Norm::Linf)).collect();

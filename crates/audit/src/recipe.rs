@@ -123,6 +123,12 @@ pub struct DataSection {
     /// A lossy way in which pictures are stored before success after storage is judged: `jpeg:90`; by default without loss.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub store_as: Option<StoreAs>,
+    /// Classes are grades in order, and an error of fewer grades than this counts as right.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub serious: Option<usize>,
+    /// Labels are numbers, and an error up to this, in their unit, counts as right.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tolerance: Option<f32>,
     /// Part that attacks such as uap learn from; by default `train`, or `validation` where train is under attack.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub learn_from: Option<String>,

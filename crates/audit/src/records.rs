@@ -21,7 +21,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use nocebo_core::{Label, Norm, Overlap, Queries};
+use nocebo_core::{Label, Norm, NotNan, Overlap, Queries};
 use parquet::basic::{ConvertedType, LogicalType, Repetition, Type as Physical};
 use parquet::column::reader::{ColumnReader, ColumnReaderImpl};
 use parquet::data_type::{BoolType, ByteArray, ByteArrayType, DataType, DoubleType, FloatType, Int64Type};
@@ -112,7 +112,6 @@ fn columns(
         Values::Double(cell.rows.iter().map(|row| row.as_ref().and_then(|row| row.distance(norm))).collect())
     };
     let perturbed = cell.rows.iter().map(|row| row.as_ref().and_then(|row| row.decision.as_ref()));
-    let multi_label = matches!(truth.first(), Some(Label::Findings(_)));
     let mut columns = vec![
         ("attack", all(cell.attack.clone())),
         ("norm", all(cell.norm.to_string())),
@@ -125,9 +124,9 @@ fn columns(
                 None => vec![None; samples],
             }),
         ),
-        ("label", labels(multi_label, truth.iter().map(Some))),
-        ("clean_decision", labels(multi_label, clean.decisions.iter().map(Some))),
-        ("perturbed_decision", labels(multi_label, perturbed)),
+        ("label", labels(truth.first(), truth.iter().map(Some))),
+        ("clean_decision", labels(truth.first(), clean.decisions.iter().map(Some))),
+        ("perturbed_decision", labels(truth.first(), perturbed)),
         ("in_scope", Values::Flag(clean.in_scope.iter().copied().map(Some).collect())),
         ("attacked", Values::Flag(cell.rows.iter().map(|row| Some(row.is_some())).collect())),
         ("claimed", flag(|row| row.claimed)),
@@ -185,17 +184,21 @@ fn overlaps_from_text(text: &str) -> Option<Vec<Overlap>> {
         .collect()
 }
 
-fn labels<'a>(multi_label: bool, labels: impl Iterator<Item = Option<&'a Label>>) -> Values {
-    if multi_label {
+/// A column of labels, all of the kind of one of them.
+fn labels<'a>(kind: Option<&Label>, labels: impl Iterator<Item = Option<&'a Label>>) -> Values {
+    if let Some(Label::Number(_)) = kind {
+        let number = |label: &Label| if let Label::Number(number) = label { Some(**number) } else { None };
+        Values::Float(labels.map(|label| label.and_then(number)).collect())
+    } else if let Some(Label::Findings(_)) = kind {
         let text = |label: &Label| match label {
             Label::Findings(found) => found.iter().map(|&found| if found { '1' } else { '0' }).collect(),
-            Label::Class(_) | Label::Mask(_) => String::new(), // of one kind, and masks come in brief
+            Label::Class(_) | Label::Mask(_) | Label::Number(_) => String::new(), // of one kind, and masks come in brief
         };
         Values::Text(labels.map(|label| label.map(text)).collect())
     } else {
         let class = |label: &Label| match label {
             Label::Class(class) => Some(*class as i64),
-            Label::Findings(_) | Label::Mask(_) => None,
+            Label::Findings(_) | Label::Mask(_) | Label::Number(_) => None,
         };
         Values::Integer(labels.map(|label| label.and_then(class)).collect())
     }
@@ -310,6 +313,7 @@ impl Table {
     fn label(&self, name: &str, row: usize) -> Option<Label> {
         match self.columns.get(name)? {
             Values::Integer(values) => values[row].and_then(|class| usize::try_from(class).ok()).map(Label::Class),
+            Values::Float(values) => values[row].and_then(|number| NotNan::new(number).ok()).map(Label::Number),
             Values::Text(values) => {
                 values[row].as_ref().map(|found| Label::Findings(found.bytes().map(|found| found == b'1').collect()))
             }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use nocebo_core::{ThreatSpec, Unit};
-use nocebo_data::{OpenOptions, StoreAs};
+use nocebo_data::{OpenOptions, Order, StoreAs};
 
 /// Adversarial robustness of medical deep-learning models.
 ///
@@ -254,6 +254,12 @@ pub(crate) struct Opening {
     /// Centre and width of the part of the values that is used, in their unit: DICOM images are cut to it: `40,400`.
     #[arg(long, value_parser = pair, allow_hyphen_values = true)]
     pub(crate) window: Option<(f32, f32)>,
+    /// Classes are grades in order, and an error of fewer grades than this counts as right.
+    #[arg(long, conflicts_with = "tolerance")]
+    pub(crate) serious: Option<usize>,
+    /// Labels are numbers, and an error up to this, in their unit, counts as right.
+    #[arg(long)]
+    pub(crate) tolerance: Option<f32>,
     /// Names of all classes in order: from a recipe.
     #[arg(skip)]
     pub(crate) class_names: Option<Vec<String>>,
@@ -265,6 +271,11 @@ impl Opening {
             unit: self.unit.clone(),
             bounds: self.bounds,
             window: self.window,
+            order: match (self.serious, self.tolerance) {
+                (Some(serious), _) => Some(Order::Grades { serious }),
+                (None, Some(tolerance)) => Some(Order::Numbers { tolerance }),
+                (None, None) => None,
+            },
             class_names: self.class_names.clone(),
             ..OpenOptions::default()
         }
@@ -329,7 +340,7 @@ pub(crate) struct Audit {
     /// Recipe (`nocebo init` writes one); what is audited then stands there and not in flags.
     #[arg(long, conflicts_with_all = [
         "model", "data", "split", "samples", "learn_from", "learning_samples", "threat", "goal", "finding", "protocol",
-        "attacks", "require", "group", "include_images", "keep_samples", "unit", "bounds", "window",
+        "attacks", "require", "group", "include_images", "keep_samples", "unit", "bounds", "window", "serious", "tolerance",
         "store_as",
     ])]
     pub(crate) recipe: Option<PathBuf>,

@@ -9,7 +9,7 @@ use nocebo_core::{
     Attack, DifferentiableModel, Domain, MaskTolerance, Model, ModelSpec, Norm, Seed, Segmentation, Task, ThreatModel,
     ThreatSpec,
 };
-use nocebo_data::{DataError, Dataset, OpenOptions, Split};
+use nocebo_data::{DataError, Dataset, OpenOptions, Order, Split};
 use nocebo_engine::{Engine, EngineModel};
 use nocebo_graph::{Device, Graph, GraphModel, onnx};
 
@@ -87,7 +87,9 @@ pub(crate) fn optional_data(source: &Source, split: Split, global: &Global) -> R
 /// What a model for these data takes and decides.
 pub(crate) fn spec_for(data: &Dataset) -> ModelSpec {
     let classes = data.class_names().len();
-    let task = if data.is_segmentation() {
+    let task = if let Some(order) = data.order() {
+        order.task(classes)
+    } else if data.is_segmentation() {
         let shape = data.domain().shape()[1..].to_vec();
         Task::Segmentation(Segmentation { classes, shape, threshold: None, tolerance: MaskTolerance::default() })
     } else if data.is_multi_label() {
@@ -105,9 +107,21 @@ pub(crate) fn graph(path: &Path, data: &Dataset) -> Result<(Graph, ModelSpec), F
     if own.is_none() {
         graph = in_values_of_the_file(graph, data)?;
     }
-    let spec = own.unwrap_or_else(|| spec_for(data));
+    let spec = ordered(own.unwrap_or_else(|| spec_for(data)), data);
     fits(path, &spec, data)?;
     Ok((graph, spec))
+}
+
+/// What a model decides, with the order that the data are said to have and its own word on what is harmless, if any.
+fn ordered(mut spec: ModelSpec, data: &Dataset) -> ModelSpec {
+    let known = matches!(spec.task, Task::MultiClass { .. } | Task::Ordinal { .. } | Task::Regression { .. });
+    if let Some(order) = data.order()
+        && known
+        && order.task(data.class_names().len()).outputs() == spec.task.outputs()
+    {
+        spec.task = order.task(data.class_names().len());
+    }
+    spec
 }
 
 /// The graph and spec of a recipe: what the recipe says about a file that does not say it itself.
@@ -119,7 +133,7 @@ pub(crate) fn graph_of(section: &ModelSection, path: &Path, data: &Dataset) -> R
     if own.is_some() && (section.task.is_some() || section.normalization.is_some()) {
         return Err(refuse("says its task and normalises by itself; leave `task` and `normalization` out".to_owned()));
     }
-    let mut spec = own.unwrap_or_else(|| spec_for(data));
+    let mut spec = ordered(own.unwrap_or_else(|| spec_for(data)), data);
     let classes = data.class_names().len();
     match section.task {
         None => {}
@@ -190,6 +204,14 @@ fn fits(path: &Path, spec: &ModelSpec, data: &Dataset) -> Result<(), Failure> {
             data.source()
         );
         return Err(Failure::usage(message));
+    }
+    if matches!(spec.task, Task::Regression { .. }) != matches!(data.order(), Some(Order::Numbers { .. })) {
+        let message = if let Task::Regression { tolerance } = spec.task {
+            format!("decides a number: open the data with --tolerance ({tolerance} when it was trained)")
+        } else {
+            "decides no number: open the data without --tolerance".to_owned()
+        };
+        return Err(Failure::usage(format!("{}: {message}", path.display())));
     }
     if spec.task.classes() != data.class_names().len() {
         let message = format!(

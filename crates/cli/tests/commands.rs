@@ -658,6 +658,68 @@ fn a_table_is_attacked_in_its_own_steps_and_what_may_not_change_stays() {
 }
 
 #[test]
+fn numbers_and_grades_are_learned_and_audited_with_the_error_that_counts() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path();
+    // Months grow with both columns; a grade is the quarter that they lie in.
+    let (mut months, mut grades) = ("a,b,months\n".to_owned(), "a,b,grade\n".to_owned());
+    for row in 0..160_u32 {
+        let (a, b) = (row * 37 % 100, row * 61 % 97);
+        let number = 50.0 + 0.5 * f64::from(a) + 0.25 * f64::from(b);
+        writeln!(months, "{a},{b},{number}").unwrap();
+        writeln!(grades, "{a},{b},{}", ((number - 50.0) / 18.6) as u32).unwrap();
+    }
+    fs::write(path.join("months.csv"), months).unwrap();
+    fs::write(path.join("grades.csv"), grades).unwrap();
+    // Two grades are farther than the bounds let most rows go.
+    for (name, option, worse, most) in [("months", "--tolerance 6", 6.0, 0.2), ("grades", "--serious 2", 0.5, 0.8)] {
+        let out = succeed(
+            path,
+            &format!(
+                "train --data {name}.csv {option} --architecture mlp --epochs 40 --batch-size 16 --seed 1 --out {name}.onnx"
+            ),
+        );
+        assert!(out.contains("test mean absolute error"), "{out}");
+        succeed(
+            path,
+            &format!(
+                "audit --model {name}.onnx --data {name}.csv {option} --protocol standard --threat linf:0.1,1.5 --seed 1 --out {name}"
+            ),
+        );
+        let audit: serde_json::Value =
+            serde_json::from_slice(&fs::read(path.join(name).join("audit.json")).unwrap()).unwrap();
+        let clean = audit["clean"]["accuracy"]["value"].as_f64().unwrap();
+        let error = audit["clean"]["mean_error"].as_f64().unwrap();
+        let [small, large] = [0, 1].map(|at| &audit["threats"][at]["worst_case"]);
+        let robust = |worst: &serde_json::Value| worst["robust_accuracy"]["value"].as_f64().unwrap();
+        let attacked = large["decisions"]["mean_error"].as_f64().unwrap();
+        assert!(clean > 0.9 && robust(small) > 0.5 && robust(large) < most, "{name}: {clean}, {small}, {large}");
+        assert!(attacked > error + worse, "{name}: {error} {attacked}");
+        assert!(audit["settings"]["protocol"].as_str().unwrap().starts_with("variant of AutoAttack for"));
+        let report = fs::read_to_string(path.join(name).join("report.html")).unwrap();
+        assert!(report.contains("mean absolute error"));
+        succeed(path, &format!("audit --recipe {name}/resolved.toml --out {name}-again"));
+        assert_eq!(records(path, name), records(path, &format!("{name}-again")));
+    }
+    succeed(
+        path,
+        "harden months.onnx --data months.csv --tolerance 6 --threat linf:0.3 --epochs 1 --seed 1 --out h.onnx",
+    );
+    for (arguments, reason) in [
+        ("audit --model months.onnx --data months.csv --threat linf:1 --out no", "--tolerance (6"),
+        ("audit --model grades.onnx --data grades.csv --tolerance 1 --threat linf:1 --out no", "decides no number"),
+        ("audit --model grades.onnx --data grades.csv --serious 3 --threat linf:1 --out no", "half of the grades"),
+        (
+            "audit --model months.onnx --data months.csv --tolerance 6 --attacks deepfool(loss=dlr) --threat l2:1 --out no",
+            "",
+        ),
+    ] {
+        let (code, _, error) = nocebo(path, arguments);
+        assert!(code >= 2 && error.contains(reason), "{arguments}: {code} {error}");
+    }
+}
+
+#[test]
 fn volumes_are_attacked_in_their_own_steps_and_described() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path();

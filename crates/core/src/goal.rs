@@ -163,6 +163,7 @@ pub fn has_finding(label: &Label, finding: usize) -> bool {
         Label::Class(class) => *class == finding,
         Label::Findings(found) => found[finding],
         Label::Mask(mask) => mask.iter().any(|class| usize::from(*class) == finding),
+        Label::Number(_) => false,
     }
 }
 

@@ -30,6 +30,8 @@ pub use model::{BlackBox, DifferentiableModel, Gradient, Model, ModelSpec};
 pub use norm::Norm;
 pub use objective::{GoalObjective, Loss, Objective};
 pub use oracle::{Oracle, Queries};
+/// A number that is not NaN, as labels have.
+pub use ordered_float::NotNan;
 pub use samples::{SampleView, Samples};
 pub use seed::Seed;
 pub use segmentation::{MaskTolerance, Overlap, Segmentation};

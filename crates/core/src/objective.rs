@@ -28,6 +28,14 @@
 //! Dice   untargeted 1 − mean_c 2Σp_c·y_c / (Σp_c + Σy_c)        targeted  the same mean, by the target
 //! ```
 //!
+//! Grades in order, of which those at least `serious` from y are to be reached (o) and the others to be left (i): the margin is
+//! `max z_o − max z_i`, cross-entropy the log-odds of all o; with one wanted grade as above. A regression f with tolerance T:
+//!
+//! ```text
+//! margin   untargeted |f − y| − T      targeted  T − |f − t|      cross-entropy  that of a Gaussian: (f − y)²/2 or −(f − t)²/2
+//! above    f, or the expected grade Σ k·p_k      below  the negative of that
+//! ```
+//!
 //! Sources: cross-entropy as in Goodfellow et al. 2015; margin: Carlini & Wagner 2017 (f6 without the cut at −κ);
 //! DLR: Croce & Hein 2020, arXiv:2003.01690, section 4. DLR needs 3 classes, and 4 when targeted. Scaled: MIFPE, Yu & Xu,
 //! CVPR 2023 (factor as in the authors' code); for several findings the divisor is the least |z|.
@@ -64,6 +72,10 @@ pub enum Loss {
     Dlr,
     /// Dice of the probabilities, for a segmentation with a true or a target mask.
     Dice,
+    /// The number of a regression, or the expected grade of an ordinal task: upwards, for an untargeted goal.
+    Above,
+    /// The same downwards.
+    Below,
 }
 
 /// The objective that a goal and a loss make for the samples of a batch.
@@ -79,7 +91,8 @@ impl<'a> GoalObjective<'a> {
     ///
     /// # Errors
     ///
-    /// [`Error::Unsupported`] for DLR without 3 exclusive classes, or 4 with a target, and for Dice without masks.
+    /// [`Error::Unsupported`] for DLR without 3 exclusive classes, or 4 with a target, for Dice without masks, and for above and
+    /// below without an order.
     pub fn new(goal: &'a Goal, task: &'a Task, loss: Loss) -> Result<Self, Error> {
         if loss == Loss::Dlr {
             let least = match goal {
@@ -94,6 +107,12 @@ impl<'a> GoalObjective<'a> {
             };
             match task {
                 Task::MultiClass { classes } if *classes >= least => {}
+                Task::Ordinal { .. } | Task::Regression { .. } => {
+                    return Err(Error::unsupported(
+                        "DLR loss for grades in order or a number",
+                        "it is about classes; use the margin loss, or above and below",
+                    ));
+                }
                 Task::Segmentation(_) => {
                     return Err(Error::unsupported(
                         "DLR loss for a segmentation",
@@ -116,6 +135,14 @@ impl<'a> GoalObjective<'a> {
                 "it compares a segmentation with a whole mask; use cross-entropy",
             ));
         }
+        if matches!(loss, Loss::Above | Loss::Below)
+            && !matches!((task, goal), (Task::Ordinal { .. } | Task::Regression { .. }, Goal::Untargeted { .. }))
+        {
+            return Err(Error::unsupported(
+                "the loss above or below for this task or goal",
+                "it needs an untargeted goal on grades or a number; use cross-entropy",
+            ));
+        }
         Ok(Self { goal, task, loss })
     }
 }
@@ -125,6 +152,8 @@ impl Objective for GoalObjective<'_> {
         cotangent.fill(0.0);
         match self.task {
             Task::MultiClass { .. } => Ok(self.multi_class(row, outputs, cotangent)),
+            Task::Ordinal { serious, .. } => Ok(self.ordinal(*serious, row, outputs, cotangent)),
+            Task::Regression { tolerance } => Ok(self.regression(*tolerance, row, outputs, cotangent)),
             Task::Binary { threshold } => {
                 let wanted = match self.goal {
                     Goal::Untargeted { labels } => labels[row] == Label::Class(0),
@@ -153,7 +182,7 @@ impl GoalObjective<'_> {
     fn multi_class(&self, row: usize, logits: &[f32], cotangent: &mut [f32]) -> f32 {
         let class = |label: &Label| match label {
             Label::Class(class) => *class,
-            Label::Findings(_) | Label::Mask(_) => 0, // refused by `Goal::check`
+            Label::Findings(_) | Label::Mask(_) | Label::Number(_) => 0, // refused by `Goal::check`
         };
         // (class to leave, class to reach)
         let (from, to) = match self.goal {
@@ -167,6 +196,78 @@ impl GoalObjective<'_> {
         }
         let pivot = to.or(from).unwrap_or(0);
         self.exclusive(logits, pivot, if to.is_some() { 1.0 } else { -1.0 }, cotangent)
+    }
+
+    fn ordinal(&self, serious: usize, row: usize, logits: &[f32], cotangent: &mut [f32]) -> f32 {
+        let truth = match self.goal {
+            Goal::Untargeted { labels } => match labels[row] {
+                Label::Class(grade) => grade,
+                _ => 0, // refused by `Goal::check`
+            },
+            // One grade is to be reached or to be left.
+            _ => return self.multi_class(row, logits, cotangent),
+        };
+        let scale = if self.loss == Loss::ScaledCrossEntropy {
+            let top = crate::argmax(logits);
+            scale(logits[top] - logits[greatest_other(logits, top)])
+        } else {
+            1.0
+        };
+        let far = |grade: usize| grade.abs_diff(truth) >= serious;
+        let (outside, inside): (Vec<usize>, Vec<usize>) = (0..logits.len()).partition(|&grade| far(grade));
+        match self.loss {
+            Loss::Above | Loss::Below => {
+                let sign = if self.loss == Loss::Above { 1.0 } else { -1.0 };
+                let all: Vec<usize> = (0..logits.len()).collect();
+                let (_, shares) = log_sum(logits, &all, 1.0);
+                let expected: f64 = shares.iter().enumerate().map(|(grade, share)| grade as f64 * share).sum();
+                for (grade, (slot, share)) in cotangent.iter_mut().zip(shares).enumerate() {
+                    *slot = (sign * share * (grade as f64 - expected)) as f32;
+                }
+                (sign * expected) as f32
+            }
+            Loss::Margin => {
+                let best =
+                    |grades: &[usize]| grades.iter().copied().reduce(|a, b| if logits[b] > logits[a] { b } else { a });
+                let (Some(to), Some(from)) = (best(&outside), best(&inside)) else { return 0.0 };
+                cotangent[to] = 1.0;
+                cotangent[from] = -1.0;
+                logits[to] - logits[from]
+            }
+            Loss::CrossEntropy | Loss::ScaledCrossEntropy | Loss::Dlr | Loss::Dice => {
+                let mut value = 0.0;
+                for (grades, sign) in [(&outside, 1.0), (&inside, -1.0)] {
+                    let (sum, shares) = log_sum(logits, grades, f64::from(scale));
+                    value += sign * sum;
+                    for (&grade, share) in grades.iter().zip(shares) {
+                        cotangent[grade] = (sign * f64::from(scale) * share) as f32;
+                    }
+                }
+                value as f32
+            }
+        }
+    }
+
+    fn regression(&self, tolerance: f32, row: usize, outputs: &[f32], cotangent: &mut [f32]) -> f32 {
+        // (number to leave or to reach, +1 or −1); no other goal has a number.
+        let (number, sign) = match self.goal {
+            Goal::Targeted { targets, .. } => (targets.get(row), -1.0),
+            Goal::Untargeted { labels } => (labels.get(row), 1.0),
+            Goal::FalseNegative { .. } | Goal::FalsePositive { .. } => (None, 1.0),
+        };
+        let Some(Label::Number(number)) = number else { return 0.0 };
+        let error = outputs[0] - **number;
+        // Both ways lead off the number itself; upwards, as without a slope an attack would never start.
+        let side = if error < 0.0 { -1.0 } else { 1.0 };
+        let (value, slope) = match self.loss {
+            Loss::Above => (outputs[0], 1.0),
+            Loss::Below => (-outputs[0], -1.0),
+            Loss::Margin => (sign * (error.abs() - tolerance), sign * side),
+            _ if error == 0.0 => (0.0, sign * f32::EPSILON * tolerance),
+            _ => (sign * 0.5 * error * error, sign * error),
+        };
+        cotangent[0] = slope;
+        value
     }
 
     /// `sign` times the log-odds or margin of one of several exclusive classes.
@@ -185,8 +286,10 @@ impl GoalObjective<'_> {
                 cotangent[other] = -sign;
                 sign * (logits[pivot] - logits[other])
             }
-            // DLR and Dice do not come here.
-            Loss::CrossEntropy | Loss::Dlr | Loss::Dice => sign * log_odds(logits, pivot, sign, cotangent),
+            // The others do not come here.
+            Loss::CrossEntropy | Loss::Dlr | Loss::Dice | Loss::Above | Loss::Below => {
+                sign * log_odds(logits, pivot, sign, cotangent)
+            }
         }
     }
 
@@ -195,7 +298,7 @@ impl GoalObjective<'_> {
     fn positions(&self, row: usize, position: usize) -> (usize, f32, Reach) {
         let class = |label: &Label| match label {
             Label::Mask(mask) => usize::from(mask[position]),
-            Label::Class(_) | Label::Findings(_) => usize::from(IGNORED), // refused by `Goal::check`
+            Label::Class(_) | Label::Findings(_) | Label::Number(_) => usize::from(IGNORED), // refused by `Goal::check`
         };
         match self.goal {
             Goal::Untargeted { labels } => (class(&labels[row]), -1.0, Reach::Any),
@@ -271,7 +374,9 @@ impl GoalObjective<'_> {
     fn multi_label(&self, row: usize, logits: &[f32], thresholds: &[f32], cotangent: &mut [f32]) -> Result<f32, Error> {
         let flags = |label: &Label, invert: bool| match label {
             Label::Findings(found) => Ok(found.iter().map(|found| *found != invert).enumerate().collect::<Vec<_>>()),
-            Label::Class(_) | Label::Mask(_) => Err(Error::mismatch("label", "findings", "another kind")),
+            Label::Class(_) | Label::Mask(_) | Label::Number(_) => {
+                Err(Error::mismatch("label", "findings", "another kind"))
+            }
         };
         let (wanted, reach) = match self.goal {
             Goal::Untargeted { labels } => (flags(&labels[row], true)?, Reach::Any),
@@ -350,6 +455,15 @@ fn log_odds(logits: &[f32], class: usize, scale: f32, cotangent: &mut [f32]) -> 
         *slot = if index == class { scale } else { -scale * ((f64::from(logit) - greatest).exp() / sum) as f32 };
     }
     (f64::from(logits[class]) - greatest - sum.ln()) as f32
+}
+
+/// log Σ exp(scale · z) over some logits, and the share of each in the sum.
+fn log_sum(logits: &[f32], of: &[usize], scale: f64) -> (f64, Vec<f64>) {
+    let scaled: Vec<f64> = of.iter().map(|&index| scale * f64::from(logits[index])).collect();
+    let greatest = scaled.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    let powers: Vec<f64> = scaled.iter().map(|logit| (logit - greatest).exp()).collect();
+    let sum: f64 = powers.iter().sum();
+    (greatest + sum.ln(), powers.into_iter().map(|power| power / sum).collect())
 }
 
 fn dlr(logits: &[f32], from: usize, to: Option<usize>, cotangent: &mut [f32]) -> f32 {
@@ -446,6 +560,67 @@ mod tests {
         cases
     }
 
+    fn ordered() -> Vec<(Goal, Task, Loss, Vec<f32>)> {
+        let grades = |serious| Task::Ordinal { grades: 5, serious };
+        let months = Task::Regression { tolerance: 6.0 };
+        let number = |value: f32| vec![Label::Number(ordered_float::NotNan::new(value).unwrap())];
+        let logits = vec![0.3, -1.2, 2.0, 0.9, 1.4];
+        let mut cases = Vec::new();
+        for loss in [Loss::CrossEntropy, Loss::Margin, Loss::Above, Loss::Below] {
+            for (label, serious) in [(2, 1), (2, 2), (0, 2), (4, 2)] {
+                cases.push((Goal::Untargeted { labels: labels(label) }, grades(serious), loss, logits.clone()));
+            }
+            for output in [4.0, 1.5] {
+                cases.push((Goal::Untargeted { labels: number(3.0) }, months.clone(), loss, vec![output]));
+            }
+        }
+        for loss in [Loss::CrossEntropy, Loss::Margin] {
+            cases.push((Goal::Targeted { labels: labels(2), targets: labels(0) }, grades(2), loss, logits.clone()));
+            cases.push((Goal::FalsePositive { finding: 1 }, grades(2), loss, logits.clone()));
+            let targeted = Goal::Targeted { labels: number(3.0), targets: number(20.0) };
+            cases.push((targeted, months.clone(), loss, vec![4.0]));
+        }
+        cases
+    }
+
+    #[test]
+    fn a_step_along_the_derivative_brings_grades_and_numbers_nearer_to_the_goal() {
+        for (goal, task, loss, logits) in ordered() {
+            let (mut moved, mut reached) = (logits.clone(), false);
+            for _ in 0..500 {
+                let slopes = evaluate(&goal, &task, loss, &moved).1;
+                moved.iter_mut().zip(slopes).for_each(|(logit, slope)| *logit += 0.1 * slope);
+                reached |= goal.is_reached(&task, 0, &moved);
+            }
+            // The expected grade never rises from the highest or falls from the lowest.
+            let stuck = matches!((&goal, &task, loss), (Goal::Untargeted { labels }, Task::Ordinal { serious: 2, .. }, loss)
+                if (labels[0] == Label::Class(4) && loss == Loss::Above) || (labels[0] == Label::Class(0) && loss == Loss::Below));
+            assert!(reached || stuck, "{goal:?} {loss:?} {moved:?}");
+        }
+    }
+
+    #[test]
+    fn the_margin_of_grades_and_numbers_is_positive_exactly_where_the_error_counts() {
+        let task = Task::Ordinal { grades: 5, serious: 2 };
+        let goal = Goal::Untargeted { labels: labels(1) };
+        for grade in 0..5 {
+            let mut logits = vec![0.0, 0.1, 0.2, 0.3, 0.4];
+            logits[grade] = 3.0;
+            let value = evaluate(&goal, &task, Loss::Margin, &logits).0;
+            assert_eq!(value > 0.0, grade >= 3, "{grade}: {value}");
+            assert_eq!(goal.is_reached(&task, 0, &logits), grade >= 3);
+        }
+        let months = Task::Regression { tolerance: 6.0 };
+        let number = Label::Number(ordered_float::NotNan::new(100.0).unwrap());
+        let goal = Goal::Untargeted { labels: vec![number] };
+        assert_eq!(evaluate(&goal, &months, Loss::Margin, &[107.0]), (1.0, vec![1.0]));
+        assert_eq!(evaluate(&goal, &months, Loss::Margin, &[95.0]), (-1.0, vec![-1.0]));
+        // A perfect answer has a way to leave by.
+        assert_eq!(evaluate(&goal, &months, Loss::Margin, &[100.0]), (-6.0, vec![1.0]));
+        assert!(evaluate(&goal, &months, Loss::CrossEntropy, &[100.0]).1[0] > 0.0);
+        assert!(GoalObjective::new(&goal, &Task::MultiClass { classes: 3 }, Loss::Above).is_err());
+    }
+
     fn segmentations() -> Vec<(Goal, Task, Loss, Vec<f32>)> {
         let classes = crate::segmentation::tests::three_classes();
         let single = Segmentation { classes: 2, threshold: Some(0.2), ..classes.clone() };
@@ -504,7 +679,7 @@ mod tests {
 
     #[test]
     fn every_derivative_agrees_with_central_differences() {
-        for (goal, task, loss, logits) in every_case().into_iter().chain(segmentations()) {
+        for (goal, task, loss, logits) in every_case().into_iter().chain(segmentations()).chain(ordered()) {
             let (_, cotangent) = evaluate(&goal, &task, loss, &logits);
             for index in 0..logits.len() {
                 let at = |shift: f32| {

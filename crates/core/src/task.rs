@@ -1,5 +1,6 @@
 //! What a model decides, and how its outputs are read.
 
+use ordered_float::NotNan;
 use serde::{Deserialize, Serialize};
 
 use crate::{Error, Samples, Segmentation, has_finding};
@@ -24,6 +25,18 @@ pub enum Task {
         /// One threshold a finding, as in [`Task::Binary`].
         thresholds: Vec<f32>,
     },
+    /// One of `grades` grades in order; as many logits.
+    Ordinal {
+        /// Number of grades, at least 2.
+        grades: usize,
+        /// Grades from which on an error counts: at least 1, at most half of them, so that every grade can be missed.
+        serious: usize,
+    },
+    /// A number in the unit of its labels; one output.
+    Regression {
+        /// Greatest error that is harmless, in that unit; finite and above 0.
+        tolerance: f32,
+    },
     /// One class a position of the sample.
     Segmentation(Segmentation),
 }
@@ -38,6 +51,8 @@ pub enum Label {
     Findings(Vec<bool>),
     /// One class a position of a segmentation, row by row; [`IGNORED`](crate::segmentation::IGNORED) for none.
     Mask(Vec<u8>),
+    /// A number, of a regression.
+    Number(NotNan<f32>),
 }
 
 impl Task {
@@ -45,10 +60,16 @@ impl Task {
     ///
     /// # Errors
     ///
-    /// When a number of a segmentation is out of range.
+    /// When a number of a segmentation, an ordinal scale or a regression is out of range.
     pub fn check(&self) -> Result<(), Error> {
         match self {
             Self::Segmentation(segmentation) => segmentation.check(),
+            Self::Ordinal { grades, serious } if *serious == 0 || *serious > grades / 2 => {
+                Err(Error::invalid("serious", "from 1 to half of the grades", serious.to_string()))
+            }
+            Self::Regression { tolerance } if !(tolerance.is_finite() && *tolerance > 0.0) => {
+                Err(Error::invalid("tolerance", "finite and above 0", tolerance.to_string()))
+            }
             _ => Ok(()),
         }
     }
@@ -57,25 +78,32 @@ impl Task {
     pub fn outputs(&self) -> usize {
         match self {
             Self::MultiClass { classes } => *classes,
-            Self::Binary { .. } => 1,
+            Self::Ordinal { grades, .. } => *grades,
+            Self::Binary { .. } | Self::Regression { .. } => 1,
             Self::MultiLabel { thresholds } => thresholds.len(),
             Self::Segmentation(segmentation) => segmentation.logits() * segmentation.positions(),
         }
     }
 
-    /// Number of classes (2 for a binary task) or of findings.
+    /// Number of classes (2 for a binary task, 0 for a regression) or of findings.
     pub fn classes(&self) -> usize {
         match self {
             Self::Binary { .. } => 2,
+            Self::Regression { .. } => 0,
             Self::Segmentation(segmentation) => segmentation.classes,
             _ => self.outputs(),
         }
     }
 
     /// What the model decides from one row of logits. Equal logits go to the lower class.
+    /// An answer of a regression that is not a number counts as infinite: right nowhere.
     pub fn decide(&self, logits: &[f32]) -> Label {
         match self {
-            Self::MultiClass { .. } => Label::Class(argmax(logits)),
+            Self::MultiClass { .. } | Self::Ordinal { .. } => Label::Class(argmax(logits)),
+            Self::Regression { .. } => {
+                let number = if logits[0].is_nan() { f32::INFINITY } else { logits[0] };
+                Label::Number(NotNan::new(number).unwrap_or_default())
+            }
             Self::Binary { threshold } => Label::Class(usize::from(logits[0] > *threshold)),
             Self::MultiLabel { thresholds } => {
                 Label::Findings(logits.iter().zip(thresholds).map(|(logit, threshold)| logit > threshold).collect())
@@ -84,22 +112,29 @@ impl Task {
         }
     }
 
-    /// Whether a decision counts as the true one: equal, or for a mask good enough.
+    /// Whether a decision counts as the true one: equal, for a mask good enough, for a grade or a number near enough.
     pub fn is_right(&self, truth: &Label, decision: &Label) -> bool {
         match (self, truth, decision) {
             (Self::Segmentation(segmentation), Label::Mask(truth), Label::Mask(decision)) => {
                 segmentation.is_right(&segmentation.overlaps(truth, decision))
             }
+            (Self::Ordinal { serious, .. }, Label::Class(truth), Label::Class(decision)) => {
+                truth.abs_diff(*decision) < *serious
+            }
+            (Self::Regression { tolerance }, Label::Number(truth), Label::Number(decision)) => {
+                (**truth - **decision).abs() <= *tolerance
+            }
             _ => truth == decision,
         }
     }
 
-    /// Whether a decision counts as a target: equal, or for a mask near enough.
+    /// Whether a decision counts as a target: equal, or for a mask or a number near enough.
     pub fn is_reached(&self, target: &Label, decision: &Label) -> bool {
         match (self, target, decision) {
             (Self::Segmentation(segmentation), Label::Mask(target), Label::Mask(decision)) => {
                 segmentation.is_reached(&segmentation.overlaps(target, decision))
             }
+            (Self::Regression { .. }, ..) => self.is_right(target, decision),
             _ => target == decision,
         }
     }
@@ -119,7 +154,14 @@ impl Task {
     /// When a class is out of range, the number of findings differs, or the kind of label does not fit.
     pub fn check_label(&self, label: &Label) -> Result<(), Error> {
         match (self, label) {
-            (Self::MultiClass { .. } | Self::Binary { .. }, Label::Class(class)) if *class < self.classes() => Ok(()),
+            (Self::MultiClass { .. } | Self::Binary { .. } | Self::Ordinal { .. }, Label::Class(class))
+                if *class < self.classes() =>
+            {
+                Ok(())
+            }
+            (Self::Regression { .. }, Label::Number(number)) if number.is_finite() => Ok(()),
+            (Self::Regression { .. }, _) => Err(Error::mismatch("label", "a finite number", format!("{label:?}"))),
+            (_, Label::Number(_)) => Err(Error::mismatch("label", "a class or findings", "a number")),
             (Self::MultiLabel { thresholds }, Label::Findings(found)) if found.len() == thresholds.len() => Ok(()),
             (Self::Segmentation(segmentation), Label::Mask(mask)) => segmentation.check_mask(mask),
             (Self::Segmentation(_), _) => Err(Error::mismatch("label", "a mask", "another kind of label")),
@@ -197,6 +239,29 @@ mod tests {
         assert_eq!(binary.decide(&[-1.0]), Label::Class(0));
         let labels = Task::MultiLabel { thresholds: vec![0.0, 2.0] };
         assert_eq!(labels.decide(&[1.0, 1.0]), Label::Findings(vec![true, false]));
+    }
+
+    #[test]
+    fn grades_and_numbers_are_right_by_degrees() {
+        let task = Task::Ordinal { grades: 5, serious: 2 };
+        assert_eq!((task.outputs(), task.classes(), task.decide(&[0.0, 3.0, 1.0, 0.0, 0.0])), (5, 5, Label::Class(1)));
+        let right = |decision| task.is_right(&Label::Class(1), &Label::Class(decision));
+        assert_eq!([0, 1, 2, 3, 4].map(right), [true, true, true, false, false]);
+        assert!(task.check().is_ok() && Task::Ordinal { grades: 5, serious: 3 }.check().is_err());
+        assert!(
+            Task::Ordinal { grades: 5, serious: 0 }.check().is_err() && task.check_label(&Label::Class(5)).is_err()
+        );
+
+        let months = Task::Regression { tolerance: 6.0 };
+        let number = |value| Label::Number(NotNan::new(value).unwrap());
+        assert_eq!((months.outputs(), months.decide(&[120.5])), (1, number(120.5)));
+        assert!(months.is_right(&number(120.0), &number(126.0)) && !months.is_right(&number(120.0), &number(113.9)));
+        assert!(months.check_label(&number(3.0)).is_ok() && months.check_label(&Label::Class(3)).is_err());
+        assert!(!months.is_right(&number(120.0), &months.decide(&[f32::NAN])));
+        assert!(months.check_label(&number(f32::INFINITY)).is_err() && task.check_label(&number(1.0)).is_err());
+        assert!(Task::Regression { tolerance: 0.0 }.check().is_err());
+        let text = serde_json::to_string(&(&months, number(120.0))).unwrap();
+        assert_eq!(serde_json::from_str::<(Task, Label)>(&text).unwrap(), (months, number(120.0)));
     }
 
     #[test]

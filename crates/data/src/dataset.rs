@@ -15,13 +15,13 @@ use crate::formats::beats;
 use crate::formats::picture::Kind;
 use crate::formats::table::Table;
 use crate::formats::volumes::Files;
-use crate::{DataError, Split};
+use crate::{DataError, Order, Split};
 
 /// Labelled samples of one split, in physical units.
 ///
 /// There is at least one sample, all values are finite and inside the domain's bounds, and every label fits the
 /// classes. All labels are [`Label::Class`], or all are [`Label::Findings`], or all are [`Label::Mask`], with one class a
-/// position of a channel.
+/// position of a channel, or all are [`Label::Number`], without classes.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Dataset {
     samples: Samples,
@@ -35,6 +35,7 @@ pub struct Dataset {
     source: String,
     warnings: Vec<Warning>,
     origin: Option<Origin>,
+    order: Option<Order>,
 }
 
 /// What the files of a data set hold beside its samples, for those that are written back with it. Samples find theirs by their
@@ -209,6 +210,7 @@ impl Dataset {
             source,
             warnings,
             origin: None,
+            order: None,
         })
     }
 
@@ -271,6 +273,26 @@ impl Dataset {
     pub(crate) fn with_origin(mut self, origin: Origin) -> Self {
         self.origin = Some(origin);
         self
+    }
+
+    /// The same data with the order of their labels.
+    ///
+    /// # Errors
+    ///
+    /// When the labels have no such order, or the harmless error is out of range.
+    pub fn with_order(mut self, order: Option<Order>) -> Result<Self, DataError> {
+        if let Some(order) = order {
+            let task = order.task(self.class_names.len());
+            task.check()?;
+            self.labels.iter().try_for_each(|label| task.check_label(label))?;
+        }
+        self.order = order;
+        Ok(self)
+    }
+
+    /// The order of the labels, where they have one.
+    pub fn order(&self) -> Option<Order> {
+        self.order
     }
 
     /// The table that the samples are lines of.
@@ -401,6 +423,7 @@ impl Dataset {
             source: self.source.clone(),
             warnings,
             origin: self.origin.clone(),
+            order: self.order,
         })
     }
 
@@ -496,6 +519,17 @@ fn check_labels(
             got: labels.len(),
         });
     }
+    if let Some(Label::Number(_)) = labels.first() {
+        let strange = labels.iter().position(|label| !matches!(label, Label::Number(number) if number.is_finite()));
+        return match strange {
+            None => Ok(()),
+            Some(sample) => {
+                let (expected, got) =
+                    ("a finite number, as the first sample has".to_owned(), "another label".to_owned());
+                Err(DataError::Label { file: source.to_owned(), sample, expected, got })
+            }
+        };
+    }
     let multi_label = matches!(labels.first(), Some(Label::Findings(_)));
     let fewest = if multi_label { 1 } else { 2 };
     if class_names.len() < fewest {
@@ -523,6 +557,7 @@ fn check_labels(
             }
             Label::Findings(_) => ("one class, as the first sample has".to_owned(), "findings".to_owned()),
             Label::Class(class) => (format!("a class from 0 to {}", class_names.len() - 1), class.to_string()),
+            Label::Number(_) => ("a class or findings, as the first sample has".to_owned(), "a number".to_owned()),
         };
         return Err(DataError::Label { file: source.to_owned(), sample, expected, got });
     }
@@ -532,7 +567,7 @@ fn check_labels(
 /// What samples are drawn by: their label, as long as several can share it.
 pub(crate) fn stratum(label: &Label) -> Label {
     match label {
-        Label::Mask(_) => Label::Mask(Vec::new()),
+        Label::Mask(_) | Label::Number(_) => Label::Mask(Vec::new()),
         Label::Class(_) | Label::Findings(_) => label.clone(),
     }
 }
@@ -559,7 +594,7 @@ fn count_classes(labels: &[Label], classes: usize) -> Vec<usize> {
                     *count += usize::from(*present);
                 }
             }
-            Label::Mask(_) => {
+            Label::Mask(_) | Label::Number(_) => {
                 for (class, count) in counts.iter_mut().enumerate() {
                     *count += usize::from(has_finding(label, class));
                 }

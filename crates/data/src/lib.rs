@@ -22,7 +22,7 @@ use nocebo_core::Samples;
 use dataset::Form;
 pub use dataset::{Dataset, Statistics, Unlabelled, Warning};
 pub use error::DataError;
-pub use options::{Limits, OpenOptions};
+pub use options::{Limits, OpenOptions, Order};
 pub use split::{Fractions, Split, leaks};
 pub use store::StoreAs;
 pub use survey::Survey;
@@ -106,7 +106,10 @@ pub fn read_back(path: impl AsRef<Path>, data: &Dataset) -> Result<Samples, Data
 ///
 /// As [`open`], and when an option is unusable.
 pub fn open_with(path: impl AsRef<Path>, split: Split, options: &OpenOptions) -> Result<Dataset, DataError> {
-    let path = path.as_ref();
+    read(path.as_ref(), split, options)?.with_order(options.order)
+}
+
+fn read(path: &Path, split: Split, options: &OpenOptions) -> Result<Dataset, DataError> {
     let file = formats::file_name(path);
     let metadata = std::fs::metadata(path).map_err(DataError::reading(&file))?;
     if metadata.is_dir() {

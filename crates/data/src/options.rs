@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use nocebo_core::{Seed, Unit};
+use nocebo_core::{Seed, Task, Unit};
 
 use crate::{DataError, Fractions};
 
@@ -14,6 +14,8 @@ pub struct OpenOptions {
     pub seed: Seed,
     /// Shares of the split, for data that come without one.
     pub fractions: Fractions,
+    /// An order that the labels have; none where they are classes or findings.
+    pub order: Option<Order>,
     /// Names of all classes in order. Without it they come from the data, and every class must occur.
     pub class_names: Option<Vec<String>>,
     /// Least and greatest value that can be stored, in place of those of the file's number type.
@@ -26,6 +28,32 @@ pub struct OpenOptions {
     pub skip_unreadable: bool,
     /// What is too large.
     pub limits: Limits,
+}
+
+/// An order that labels have, and which error in it is harmless.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum Order {
+    /// Classes are grades, in their order.
+    Grades {
+        /// As in [`Task::Ordinal`].
+        serious: usize,
+    },
+    /// Labels are numbers.
+    Numbers {
+        /// As in [`Task::Regression`].
+        tolerance: f32,
+    },
+}
+
+impl Order {
+    /// The task of predicting such labels.
+    pub fn task(self, classes: usize) -> Task {
+        match self {
+            Self::Grades { serious } => Task::Ordinal { grades: classes, serious },
+            Self::Numbers { tolerance } => Task::Regression { tolerance },
+        }
+    }
 }
 
 /// Sizes above which a file is refused before it is decoded.

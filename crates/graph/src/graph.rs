@@ -244,7 +244,8 @@ impl Graph {
         let last = self.outputs.first().and_then(|name| self.nodes.iter().find(|node| node.outputs.contains(name)));
         if let (Some(last), Some(output)) = (last, graph.outputs.first_mut()) {
             let exclusive = match task {
-                Task::MultiClass { .. } => true,
+                Task::MultiClass { .. } | Task::Ordinal { .. } => true,
+                Task::Regression { .. } => return graph,
                 Task::Segmentation(segmentation) => segmentation.threshold.is_none(),
                 _ => false,
             };

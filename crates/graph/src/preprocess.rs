@@ -55,6 +55,43 @@ impl Graph {
         graph.check()?;
         Ok(graph)
     }
+
+    /// The same network whose output is multiplied with a scale and has a mean added: a network learns numbers around 0 with a
+    /// spread of 1 better than months or millilitres.
+    ///
+    /// # Errors
+    ///
+    /// When the network gives more than one output, or a number is not finite or the scale not above 0.
+    pub fn in_unit_of_labels(&self, mean: f32, scale: f32) -> Result<Self, Error> {
+        let [output] = self.outputs.as_slice() else {
+            return Err(Error::graph("outputs of the network", "one, to be scaled", self.outputs.len()));
+        };
+        if !(mean.is_finite() && scale.is_finite() && scale > 0.0) {
+            return Err(Error::graph(
+                "scale of an output",
+                "a finite mean, a scale above 0",
+                format!("{mean}, {scale}"),
+            ));
+        }
+        let mut graph = self.clone();
+        let name = |part: &str| format!("{PREPROCESSING}output.{part}");
+        let steps = [(Arithmetic::Mul, output.clone(), "scale", scale), (Arithmetic::Add, name("scale"), "mean", mean)];
+        for (operator, from, part, value) in steps {
+            let tensor = Tensor::floats(&[1], vec![value])
+                .map_err(|error| Error::graph("scale of an output", "one number", error))?;
+            let constant = format!("{}.value", name(part));
+            graph.constants.insert(constant.clone(), Arc::new(tensor));
+            graph.nodes.push(Node {
+                name: name(part),
+                operator: operator.into(),
+                inputs: vec![from, constant],
+                outputs: vec![name(part)],
+            });
+        }
+        graph.outputs = vec![name("mean")];
+        graph.check()?;
+        Ok(graph)
+    }
 }
 
 #[cfg(test)]
@@ -77,6 +114,15 @@ mod tests {
         let executor = Executor::new(graph, &Device::default()).unwrap();
         let input = Tensor::floats(&[1, 2, 1, 1], vec![14.0, 10.0]).unwrap();
         assert_eq!(executor.forward(&[input]).unwrap()[0].to_f32().as_ref(), [4.0, -4.0]);
+    }
+
+    #[test]
+    fn the_output_is_in_the_unit_of_the_labels() {
+        let graph = doubled().in_unit_of_labels(100.0, 10.0).unwrap();
+        let executor = Executor::new(graph, &Device::default()).unwrap();
+        let input = Tensor::floats(&[1, 2, 1, 1], vec![1.0, -2.0]).unwrap();
+        assert_eq!(executor.forward(&[input]).unwrap()[0].to_f32().as_ref(), [120.0, 60.0]);
+        assert!(doubled().in_unit_of_labels(f32::NAN, 1.0).is_err() && doubled().in_unit_of_labels(0.0, 0.0).is_err());
     }
 
     #[test]

@@ -439,7 +439,7 @@ fn loss(task: &Task, logits: &[f32], labels: &[Label]) -> Result<(f32, Vec<f32>)
         let logits = &logits[row * width..(row + 1) * width];
         let slopes = &mut cotangent[row * width..(row + 1) * width];
         match (task, label) {
-            (Task::MultiClass { .. }, Label::Class(class)) => {
+            (Task::MultiClass { .. } | Task::Ordinal { .. }, Label::Class(class)) => {
                 let greatest = f64::from(logits.iter().copied().fold(f32::NEG_INFINITY, f32::max));
                 let exponentials: Vec<f64> = logits.iter().map(|&logit| (f64::from(logit) - greatest).exp()).collect();
                 let total: f64 = exponentials.iter().sum();
@@ -449,8 +449,8 @@ fn loss(task: &Task, logits: &[f32], labels: &[Label]) -> Result<(f32, Vec<f32>)
                     *slope = (share * (exponentials[other] / total - wanted)) as f32;
                 }
             }
-            (Task::Segmentation(_), Label::Mask(_)) => {
-                // The mean of −log p over the positions, which an untargeted attack raises.
+            (Task::Segmentation(_), Label::Mask(_)) | (Task::Regression { .. }, Label::Number(_)) => {
+                // What an untargeted attack raises: the mean of −log p over the positions, half the squared error.
                 let goal = Goal::Untargeted { labels: vec![label.clone()] };
                 let objective = GoalObjective::new(&goal, task, Loss::CrossEntropy)?;
                 sum += share * f64::from(objective.evaluate(0, logits, slopes)?);

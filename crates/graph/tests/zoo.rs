@@ -63,6 +63,8 @@ const ZOO: &[Row] = &[
     row("resnet50", &[1, 12, 12], &[2, 3]).published(PHOTO, 1000, 25_557_032),
     row("segresnet", &[1, 9, 8, 7], &[2, 3, 9, 8, 7]).segments().published(&[1, 32, 32, 32], 2, 1_176_186),
     row("small-cnn", &[1, 12, 12], &[2, 3]),
+    // By hand: 27 (1·16 + 16·32 + 32·64) weights, 2 (16 + 32 + 64) scales and shifts, and a head of 65 for each class.
+    row("small-cnn3d", &[1, 8, 9, 12], &[2, 3]).published(&[1, 12, 32, 32], 2, 69_552 + 224 + 130),
     // With one class more than the published network, whose head has 64 weights and a bias a class.
     row("unet", &[1, 17, 18], &[2, 3, 17, 18]).segments().published(&[3, 64, 64], 2, 31_037_633 + 65),
     row("unet-small", &[2, 37, 16], &[2, 3, 37, 16]).segments(),
@@ -276,6 +278,7 @@ fn what_an_architecture_cannot_take_is_refused() {
         assert!(refusal(name, &spec(&[9], 3, false)).contains(form), "{name}");
     }
     assert!(refusal("unet3d", &spec(&[1, 9], 3, true)).contains("[channels, depth, height, width]"));
+    assert!(refusal("small-cnn3d", &spec(&[1, 8, 7, 8], 3, false)).contains("8 voxels"));
     assert!(refusal("unet", &photo).contains("a segmentation"));
     assert!(refusal("resnet18", &spec(&[3, 64, 64], 3, true)).contains("a classification"));
     assert!(refusal("vgg16", &spec(&[3, 16, 64], 3, false)).contains("32 pixels"));

@@ -141,7 +141,7 @@ pub(super) fn named(goal: &Goal, row: usize) -> Option<usize> {
     match goal {
         Goal::Targeted { targets, .. } => match targets[row] {
             Label::Class(class) => Some(class),
-            Label::Findings(_) | Label::Mask(_) => None,
+            Label::Findings(_) | Label::Mask(_) | Label::Number(_) => None,
         },
         Goal::FalsePositive { finding } => Some(*finding),
         Goal::Untargeted { .. } | Goal::FalseNegative { .. } => None,

@@ -25,7 +25,7 @@ impl TargetClass {
             Goal::FalseNegative { finding } => vec![Label::Class(*finding); problem.inputs.len()],
         };
         let classes = match problem.oracle.spec().task {
-            Task::MultiClass { classes } => classes,
+            Task::MultiClass { classes } | Task::Ordinal { grades: classes, .. } => classes,
             Task::Binary { .. } => 2,
             _ => {
                 return Err(Error::unsupported(

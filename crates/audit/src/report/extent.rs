@@ -147,6 +147,9 @@ fn histogram(page: &mut String, id: &str, name: &str, audit: &Audit, changes: &L
 
 /// Class by attack at the headline's budget: the share of each class that is still decided rightly.
 pub(super) fn heat_map(page: &mut String, entries: &[ReportEntry<'_>]) {
+    if entries.iter().all(|entry| entry.audit.clean.classes.is_empty()) {
+        return;
+    }
     let mut tables = String::new();
     for ReportEntry { name, audit, .. } in entries {
         let Some(threat) = audit.headline() else { continue };

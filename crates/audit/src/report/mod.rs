@@ -100,6 +100,7 @@ pub(crate) fn decision_name(label: &Label, names: &[String]) -> String {
             if present.is_empty() { "no finding".to_owned() } else { present.join(" + ") }
         }
         Label::Mask(_) => "mask".to_owned(),
+        Label::Number(number) => significant(f64::from(**number)),
     }
 }
 
@@ -137,6 +138,12 @@ fn headline(page: &mut String, entries: &[ReportEntry<'_>]) {
             fact(&format!("{budget}, inputs stored and read again"), rate(&threat.worst_case.robust_accuracy_stored));
             if let Some(noise) = threat.cells.iter().find(|cell| cell.control) {
                 fact(&format!("{budget}, random noise instead"), rate(&noise.robust_accuracy));
+            }
+            if let (Some(clean), Some(attacked)) = (audit.clean.mean_error, threat.worst_case.decisions.mean_error) {
+                fact(
+                    &format!("{budget}, mean absolute error"),
+                    format!("{} (clean {})", significant(attacked), significant(clean)),
+                );
             }
             if let (Some(clean), Some(attacked)) =
                 (audit.clean.false_negative_rate, threat.worst_case.decisions.false_negative_rate)
@@ -282,15 +289,11 @@ fn threat_text(audit: &Audit) -> String {
     fact("Allowed change", &escape(budgets.join("; ")));
     let both: Vec<String> = audit.threats.iter().map(|threat| escape(&threat.budget)).collect();
     fact("The same in both units", &both.join("; "));
-    if let Some(justification) = &settings.justification {
-        fact("Why these budgets", &escape(justification));
-    }
-    if let Some(store) = settings.store_as {
-        fact("Stored as", &format!("{store}, with loss; success after storage is judged on what is read back"));
-    }
-    if let Some(protocol) = &settings.protocol {
-        fact("Protocol", &escape(protocol));
-    }
+    let stored =
+        settings.store_as.map(|store| format!("{store}, with loss; success after storage is judged on what is left"));
+    let said =
+        [("Why these budgets", &settings.justification), ("Stored as", &stored), ("Protocol", &settings.protocol)];
+    said.into_iter().for_each(|(name, text)| text.iter().for_each(|text| fact(name, &escape(text))));
     if data.mutable_elements < data.shape.iter().product() {
         let total: usize = data.shape.iter().product();
         fact("Where", &format!("{} of {total} elements may change; the rest is fixed", data.mutable_elements));
@@ -541,6 +544,9 @@ fn decision_columns(page: &mut String, decisions: &DecisionMetrics, binary: bool
 }
 
 fn clinical(page: &mut String, entries: &[ReportEntry<'_>]) {
+    if entries.iter().all(|entry| entry.audit.clean.classes.is_empty()) {
+        return;
+    }
     page.push_str("<section>\n<h2>Each finding: clean and under attack</h2>\n<p class=\"note\">Sensitivity is the share of samples \
          with the finding that are decided to have it; specificity the share without it that are decided not to. Under \
          attack each is the worst case over all attacks at that budget or a smaller one. The operating point is the threshold of \

@@ -72,6 +72,8 @@ fn from_flags(arguments: &Audit, global: &Global) -> Result<Recipe, Failure> {
     recipe.data.bounds = arguments.open.bounds;
     recipe.data.window = arguments.open.window;
     recipe.data.store_as = arguments.store_as;
+    recipe.data.serious = arguments.open.serious;
+    recipe.data.tolerance = arguments.open.tolerance;
     recipe.data.learn_from = arguments.learning.learn_from.map(split);
     recipe.data.learning_samples = Some(arguments.learning.learning_samples);
     recipe.threat.goal = match arguments.goal {
@@ -108,6 +110,8 @@ fn carry_out(mut recipe: Recipe, folder: &Path, arguments: &Audit, global: &Glob
         unit: recipe.data.unit.clone(),
         bounds: recipe.data.bounds,
         window: recipe.data.window,
+        serious: recipe.data.serious,
+        tolerance: recipe.data.tolerance,
     };
     let samples = Samples {
         model: folder.join(&recipe.model.path),

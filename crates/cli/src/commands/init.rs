@@ -86,6 +86,8 @@ split = "test"
 samples = 0                        # 0 for all; else drawn at random, stratified by class
 {groups}
 # class_names = [{names}]
+# serious = 2                      # classes are grades in order: errors of fewer grades count as right
+# tolerance = 6.0                  # labels are numbers: errors up to this count as right
 
 [threat]
 # Budgets in {unit}: from what changes nothing to what must bring every sample down.

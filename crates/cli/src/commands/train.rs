@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use nocebo_core::{ModelSpec, Seed, Task};
+use nocebo_core::{Label, ModelSpec, Seed, Task};
 use nocebo_data::{Dataset, Split};
 use nocebo_graph::train::{Event, Labelled, Optimizer, Trained, Training, TrainingConfig};
 use nocebo_graph::weights::{self, KeyMap};
@@ -81,10 +81,19 @@ pub(crate) fn build(
     seed: Seed,
 ) -> Result<Graph, nocebo_graph::Error> {
     let statistics = training.statistics();
-    zoo::build(
+    let graph = zoo::build(
         name,
         &Blueprint { spec, mean: &statistics.mean, standard_deviation: &statistics.standard_deviation, seed },
-    )
+    )?;
+    let number = |label: &Label| if let Label::Number(number) = label { Some(f64::from(**number)) } else { None };
+    let numbers: Vec<f64> = training.labels().iter().filter_map(number).collect();
+    if numbers.is_empty() {
+        return Ok(graph);
+    }
+    let mean = numbers.iter().sum::<f64>() / numbers.len() as f64;
+    let variance = numbers.iter().map(|number| (number - mean).powi(2)).sum::<f64>() / numbers.len() as f64;
+    let scale = if variance > 0.0 { variance.sqrt() } else { 1.0 };
+    graph.in_unit_of_labels(mean as f32, scale as f32)
 }
 
 /// Trains on clean samples and keeps the epoch with the best validation result.

@@ -71,7 +71,7 @@ pub fn read(path: &Path, split: Split, options: &OpenOptions) -> Result<Dataset,
         .push(Warning::Assumption { text: format!("a sample is {side} x {side} pixels around the middle of a box") });
 
     let texts: Vec<String> = all.iter().map(|found| found.class.clone()).collect();
-    let (labels, class_names) = named(&folder, &texts, options.class_names.clone())?;
+    let (labels, class_names) = named(&folder, &texts, options)?;
     let owners: Vec<String> = all.iter().map(|found| names[found.picture].clone()).collect();
     let splits = match listed(path, &names)? {
         Some(splits) => all.iter().map(|found| splits[found.picture]).collect(),

@@ -256,7 +256,7 @@ fn list_class_folders(path: &Path, folder: &str, options: &OpenOptions) -> Resul
             list_pictures(path, class, class, &mut listing, &mut texts)?;
         }
     }
-    (listing.labels, listing.class_names) = named(folder, &texts, options.class_names.clone())?;
+    (listing.labels, listing.class_names) = named(folder, &texts, options)?;
     Ok(listing)
 }
 
@@ -398,7 +398,7 @@ pub(super) fn list_table(path: &Path, options: &OpenOptions) -> Result<Listing, 
     listing.splits = columns.split.map(|_| splits);
     listing.patients = columns.patient.map(|_| patients);
     if columns.findings.is_empty() {
-        (listing.labels, listing.class_names) = named(TABLE, &texts, options.class_names.clone())?;
+        (listing.labels, listing.class_names) = named(TABLE, &texts, options)?;
     } else {
         listing.labels = findings;
         listing.class_names = columns.findings.into_iter().map(|(_, name)| name).collect();
@@ -514,6 +514,7 @@ fn write_lines(path: &Path, data: &Dataset, names: &[String]) -> Result<(), csv:
             Label::Class(class) => cells.push(data.class_names()[*class].clone()),
             Label::Findings(findings) => cells.extend(findings.iter().map(|&f| u8::from(f).to_string())),
             Label::Mask(_) => cells.push(String::new()), // written as pictures
+            Label::Number(number) => cells.push(number.to_string()),
         }
         cells.extend(data.patients().map(|patients| patients[row].clone()));
         cells.extend(data.groups().values().map(|column| column[row].clone()));

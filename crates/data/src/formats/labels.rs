@@ -2,9 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use nocebo_core::Label;
+use nocebo_core::{Label, NotNan};
 
-use crate::DataError;
+use crate::{DataError, OpenOptions, Order};
 
 /// Checks that class numbers fit `names`, or names them when every class from 0 up occurs.
 ///
@@ -42,16 +42,29 @@ pub(crate) fn numbered_names(
     Ok(found.iter().map(ToString::to_string).collect())
 }
 
-/// Classes from texts, such as folder names or a CSV column: one class a text, and the class names.
+/// Labels from texts, such as folder names or a CSV column: one class a text, and the class names. Numbers where the options say
+/// so.
 ///
 /// Without `names`, classes are in the order of their numbers when all texts are whole numbers, else in alphabetical
 /// (byte) order.
 pub(crate) fn named(
     file: &str,
     texts: &[String],
-    names: Option<Vec<String>>,
+    options: &OpenOptions,
 ) -> Result<(Vec<Label>, Vec<String>), DataError> {
-    let names = names.unwrap_or_else(|| {
+    if let Some(Order::Numbers { .. }) = options.order {
+        let number = |(sample, text): (usize, &String)| {
+            let number = text.parse::<f32>().ok().filter(|number| number.is_finite());
+            number.and_then(|number| NotNan::new(number).ok()).map(Label::Number).ok_or_else(|| DataError::Label {
+                file: file.to_owned(),
+                sample,
+                expected: "a number".to_owned(),
+                got: format!("`{text}`"),
+            })
+        };
+        return Ok((texts.iter().enumerate().map(number).collect::<Result<_, _>>()?, Vec::new()));
+    }
+    let names = options.class_names.clone().unwrap_or_else(|| {
         let mut found: Vec<String> = texts.iter().cloned().collect::<BTreeSet<_>>().into_iter().collect();
         let numbers: Option<BTreeMap<String, u64>> =
             found.iter().map(|text| text.parse().ok().map(|number| (text.clone(), number))).collect();
@@ -101,12 +114,30 @@ mod tests {
 
     #[test]
     fn texts_are_ordered_by_number_or_alphabet() {
-        let (labels, names) = named("f", &texts(&["10", "9", "10"]), None).unwrap();
+        let none = OpenOptions::default();
+        let given = |names: &[&str]| OpenOptions { class_names: Some(texts(names)), ..OpenOptions::default() };
+        let (labels, names) = named("f", &texts(&["10", "9", "10"]), &none).unwrap();
         assert_eq!(names, ["9", "10"]);
         assert_eq!(labels, [Label::Class(1), Label::Class(0), Label::Class(1)]);
-        assert_eq!(named("f", &texts(&["b", "10", "a"]), None).unwrap().1, ["10", "a", "b"]);
-        let (labels, _) = named("f", &texts(&["b"]), Some(texts(&["b", "a"]))).unwrap();
+        assert_eq!(named("f", &texts(&["b", "10", "a"]), &none).unwrap().1, ["10", "a", "b"]);
+        let (labels, _) = named("f", &texts(&["b"]), &given(&["b", "a"])).unwrap();
         assert_eq!(labels, [Label::Class(0)]);
-        assert!(named("f", &texts(&["c"]), Some(texts(&["b", "a"]))).is_err());
+        assert!(named("f", &texts(&["c"]), &given(&["b", "a"])).is_err());
+    }
+
+    #[test]
+    fn texts_are_numbers_where_the_options_say_so() {
+        let options = OpenOptions { order: Some(Order::Numbers { tolerance: 6.0 }), ..OpenOptions::default() };
+        let (labels, names) = named("f", &texts(&["120.5", "-3"]), &options).unwrap();
+        assert_eq!(labels, [120.5, -3.0].map(|value| Label::Number(NotNan::new(value).unwrap())));
+        assert!(names.is_empty());
+        for text in ["tall", "nan", "inf"] {
+            assert!(
+                named("f", &texts(&["1", text]), &options)
+                    .unwrap_err()
+                    .to_string()
+                    .contains("sample 1: expected a number")
+            );
+        }
     }
 }

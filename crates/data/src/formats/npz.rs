@@ -4,7 +4,8 @@
 //!
 //! - images `[count, height, width]`, `[count, height, width, 1 or 3]`, `[count, depth, height, width]` or
 //!   `[count, depth, height, width, 1 or 3]`; they become channels first;
-//! - labels `[count]` or `[count, 1]` of class numbers, or `[count, findings]` of 0 and 1.
+//! - labels `[count]` or `[count, 1]` of class numbers, or `[count, findings]` of 0 and 1; of any numbers where the options say that
+//!   labels are numbers.
 //!
 //! Only the wanted images and the (small) labels of all splits are inflated. The labels of all splits together decide
 //! which classes there are. A file named as one of the MedMNIST data sets gets its class names. A fourth dimension of 1
@@ -19,12 +20,12 @@ use std::fs::File;
 use std::io::Write;
 use std::path::Path;
 
-use nocebo_core::{Domain, DomainConfig, Field, Label, Samples, Unit};
+use nocebo_core::{Domain, DomainConfig, Field, Label, NotNan, Samples, Unit};
 
 use super::labels::numbered_names;
 use super::npy::{self, Element, Header};
 use super::zip::{Archive, ArchiveWriter};
-use crate::{DataError, Dataset, OpenOptions, Split};
+use crate::{DataError, Dataset, OpenOptions, Order, Split};
 
 /// Reads one split.
 ///
@@ -125,6 +126,8 @@ struct LabelArray {
     name: String,
     columns: Option<usize>,
     values: Vec<i128>,
+    /// The same where labels are numbers, in place of `values`.
+    numbers: Option<Vec<NotNan<f32>>>,
 }
 
 impl LabelArray {
@@ -141,9 +144,18 @@ impl LabelArray {
                     source.broken("shape (count,), (count, 1) or (count, findings)", format!("{:?}", header.shape))
                 );
             }
-            source.integers(header)
+            if let Some(Order::Numbers { .. }) = options.order {
+                let numbers = source.floats(header)?.into_iter().map(NotNan::new).collect::<Result<_, _>>();
+                return match numbers {
+                    Ok(numbers) if header.shape.get(1).is_none_or(|&columns| columns == 1) => {
+                        Ok((Vec::new(), Some(numbers)))
+                    }
+                    _ => Err(source.broken("one number a sample", "several, or NaN")),
+                };
+            }
+            Ok((source.integers(header)?, None))
         })?;
-        let Some((header, values)) = array else { return Ok(None) };
+        let Some((header, (values, numbers))) = array else { return Ok(None) };
         let columns = header.shape.get(1).copied().filter(|&columns| columns > 1);
         if let (Some(columns), Some(at)) = (columns, values.iter().position(|value| !matches!(value, 0 | 1))) {
             return Err(DataError::Label {
@@ -153,10 +165,13 @@ impl LabelArray {
                 got: values[at].to_string(),
             });
         }
-        Ok(Some(Self { split, name, columns, values }))
+        Ok(Some(Self { split, name, columns, values, numbers }))
     }
 
     fn into_labels(self) -> Vec<Label> {
+        if let Some(numbers) = self.numbers {
+            return numbers.into_iter().map(Label::Number).collect();
+        }
         match self.columns {
             None => self.values.iter().map(|&class| Label::Class(class as usize)).collect(),
             Some(columns) => {
@@ -168,6 +183,9 @@ impl LabelArray {
 }
 
 fn class_names(file: &str, labels: &[LabelArray], options: &OpenOptions) -> Result<Vec<String>, DataError> {
+    if let Some(Order::Numbers { .. }) = options.order {
+        return Ok(Vec::new());
+    }
     let columns = labels.first().and_then(|array| array.columns);
     if let Some(other) = labels.iter().find(|array| array.columns != columns) {
         let show = |columns: Option<usize>| format!("{} columns", columns.unwrap_or(1));
@@ -315,11 +333,15 @@ fn encode_images(data: &Dataset) -> Result<Vec<u8>, DataError> {
 }
 
 fn encode_labels(data: &Dataset) -> Vec<u8> {
+    if let Some(Order::Numbers { .. }) = data.order() {
+        let number = |label: &Label| if let Label::Number(number) = label { **number } else { 0.0 };
+        return npy::encode_floats(&[data.len(), 1], &data.labels().iter().map(number).collect::<Vec<_>>());
+    }
     let columns = if data.is_multi_label() { data.class_names().len() } else { 1 };
     let values = data.labels().iter().flat_map(|label| match label {
         Label::Class(class) => vec![*class as u64],
         Label::Findings(findings) => findings.iter().map(|&present| u64::from(present)).collect(),
-        Label::Mask(_) => Vec::new(), // refused by `write`
+        Label::Mask(_) | Label::Number(_) => Vec::new(), // refused by `write`, written above
     });
     let shape = [data.len(), columns];
     if data.is_multi_label() || data.class_names().len() <= 256 {

@@ -307,7 +307,7 @@ pub fn read(path: &Path, split: Split, options: &OpenOptions) -> Result<Dataset,
     let parsed = Parsed::read(path, options)?;
     let Parsed { table, rows, labels, patients, splits, mut warnings } = parsed;
     let class_names = options.class_names.clone().or_else(|| table.schema.class_names.clone());
-    let (labels, class_names) = named(&file, &labels, class_names)?;
+    let (labels, class_names) = named(&file, &labels, &OpenOptions { class_names, ..options.clone() })?;
     let splits = match splits {
         Some(splits) => {
             warnings.extend(patient_warnings(&splits, patients.as_deref()));

@@ -170,7 +170,7 @@ fn list(path: &Path, name: &str, images: Option<&str>, options: &OpenOptions) ->
         }
     }
     if images.is_none() {
-        (listing.labels, listing.class_names) = named(name, &texts, options.class_names.clone())?;
+        (listing.labels, listing.class_names) = named(name, &texts, options)?;
     }
     Ok(listing)
 }

@@ -10,7 +10,8 @@
 //!
 //! The object is finer than the grid of k-space, so that edges ring as they do in scanners. Anatomy: scalp, skull,
 //! cerebrospinal fluid, a folded cortex (its furrows are the zero lines of a smooth random field), white matter, ventricles,
-//! deep grey nuclei, and the fissure between the hemispheres. The lesion is a patch with more free water (long T2).
+//! deep grey nuclei, and the fissure between the hemispheres. The lesion is a patch with more free water (long T2); the harder, the
+//! smaller (from 1.6 to 3.9 cm wide down to 0.8 to 1.6), and the less of it is changed tissue.
 //!
 //! Sources: the signal equation and k-space as in any textbook (Haacke et al., 1999, chapters 8 to 10); Rician magnitude: Gudbjartsson and
 //! Patz, Magn. Reson. Med. 34, 1995. Relaxation times are rounded values at 1.5 T.
@@ -19,7 +20,7 @@ use std::f32::consts::TAU;
 
 use nocebo_core::Domain;
 
-use super::canvas::{Canvas, smooth_step};
+use super::canvas::{Canvas, outline, smooth_step};
 use super::field::{Blob, Waves, bell, mix};
 use super::{Drawing, Modality, Order, Storage, chance, factor, normal, uniform};
 
@@ -41,8 +42,8 @@ pub(super) const MODALITY: Modality = Modality {
     about: "FLAIR slice of the brain from k-space, with a lesion",
     classes: &["normal", "lesion"],
     size: 64,
-    difficulty: 0.5,
-    storage: Storage::Nifti { field: FIELD, slices: 0.5 },
+    difficulty: 0.3,
+    storage: Storage::Dicom { modality: "MR", window: [1000.0, 2000.0], field: Some(FIELD) },
     domain: |size| Domain::grey_levels(&[1, size, size], 4095.0),
     draw,
 };
@@ -54,6 +55,12 @@ fn signal([density, t1, t2]: [f32; 3]) -> f32 {
 
 /// Real and imaginary part.
 type Complex = [f32; 2];
+
+/// Real and imaginary parts `[2, size, size]` of what the scanner samples, see [`super::Phantom::k_space`].
+pub(super) fn k_space(order: &Order) -> Vec<f32> {
+    let (lines, _) = acquire(order);
+    (0..2).flat_map(|part| lines.iter().map(move |line| line[part])).collect()
+}
 
 /// What the scanner samples: `[size, size]` complex numbers, the middle of k-space in the middle, rows first; and the mask.
 fn acquire(order: &Order) -> (Vec<Complex>, Vec<bool>) {
@@ -69,7 +76,7 @@ fn acquire(order: &Order) -> (Vec<Complex>, Vec<bool>) {
     let tilt = normal(rng, 0.0, 0.3);
 
     let ease = 1.0 - order.difficulty;
-    let radius = uniform(rng, 0.35 + 0.35 * ease, 0.8 + 0.9 * ease);
+    let radius = uniform(rng, 0.4 + 0.4 * ease, 0.8 + 1.15 * ease);
     let turn = uniform(rng, 0.0, TAU);
     let reach = uniform(rng, 0.35, 0.75);
     let place = (
@@ -77,7 +84,7 @@ fn acquire(order: &Order) -> (Vec<Complex>, Vec<bool>) {
         head.1 * turn.sin() * reach,
     );
     let lesion = Blob::new(place, (radius, radius * uniform(rng, 0.6, 0.95)), 0.1, rng);
-    let amount = uniform(rng, 0.25 + 0.4 * ease, 0.6 + 0.4 * ease);
+    let amount = uniform(rng, 0.25 + 0.5 * ease, (0.6 + 0.5 * ease).min(1.0));
 
     let (sine, cosine) = angle.sin_cos();
     let to_head = |x: f32, y: f32| {
@@ -144,7 +151,7 @@ fn acquire(order: &Order) -> (Vec<Complex>, Vec<bool>) {
         let (x, y) = to_head(x, y);
         f32::from(order.class == 1) * cover(x, y)
     });
-    let mask = mask.shrink(factor).values().iter().map(|&share| share > 0.5).collect();
+    let mask = outline(mask.shrink(factor).values(), 0.5);
 
     let coil = (uniform(rng, 4.0, 18.0), uniform(rng, 2.0, 20.0), uniform(rng, 0.1, 0.25));
     let phase = [normal(rng, 0.0, 0.04), normal(rng, 0.0, 0.04), normal(rng, 0.0, 1.0)];
@@ -159,9 +166,9 @@ fn acquire(order: &Order) -> (Vec<Complex>, Vec<bool>) {
     let lines = transform(&field, side, order.size, -1.0);
     // Per point of k-space; the transform back takes means, so a pixel gets this times 1 / size.
     let noise = uniform(rng, 0.004, 0.009) * order.size as f32 * (factor * factor) as f32;
-    let lines =
-        lines.into_iter().map(|[re, im]| [re + normal(rng, 0.0, noise), im + normal(rng, 0.0, noise)]).collect();
-    (lines, mask)
+    let scale = 6_000.0 / (factor * factor) as f32;
+    let mut measured = |part: f32| scale * (part + normal(rng, 0.0, noise));
+    (lines.into_iter().map(|[re, im]| [measured(re), measured(im)]).collect(), mask)
 }
 
 /// Discrete Fourier transform of `[from, from]` values on the middle `[to, to]` frequencies, or back: first the rows, then the
@@ -194,9 +201,7 @@ fn transform(values: &[Complex], from: usize, to: usize, direction: f32) -> Vec<
 
 fn draw(order: &Order) -> Drawing {
     let (lines, mask) = acquire(order);
-    let factor = factor(order.size, 160);
     let picture = transform(&lines, order.size, order.size, 1.0);
-    let scale = 6_000.0 / (order.size * factor).pow(2) as f32;
-    let values = picture.iter().map(|[re, im]| scale * re.hypot(*im)).collect();
+    let values = picture.iter().map(|[re, im]| re.hypot(*im) / order.size.pow(2) as f32).collect();
     Drawing { values, mask }
 }

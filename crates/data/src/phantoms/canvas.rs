@@ -173,6 +173,17 @@ impl Canvas {
     }
 }
 
+/// The pixels of which a share above `least` is covered; where something is covered, but no pixel that much, the one that is
+/// covered most: a finding always has an outline.
+pub(crate) fn outline(covered: &[f32], least: f32) -> Vec<bool> {
+    let most = covered.iter().copied().fold(0.0, f32::max);
+    if most > least || most == 0.0 {
+        return covered.iter().map(|&share| share > least).collect();
+    }
+    let place = covered.iter().position(|&share| share == most);
+    (0..covered.len()).map(|at| Some(at) == place).collect()
+}
+
 fn running_mean(line: &[f32], radius: usize, mut write: impl FnMut(usize, f32)) {
     let at = |position: isize| f64::from(line[position.clamp(0, line.len() as isize - 1) as usize]);
     let reach = radius as isize;
@@ -242,6 +253,13 @@ mod tests {
     fn a_value_between_pixels_is_their_mix() {
         let canvas = Canvas::new(4, 4.0, |x, y| x + 10.0 * y);
         assert!((canvas.at(2.2, 1.7) - 19.2).abs() < 1e-4 && canvas.at(-5.0, 9.0) > 34.0);
+    }
+
+    #[test]
+    fn what_covers_no_pixel_enough_has_one() {
+        assert_eq!(outline(&[0.1, 0.6, 0.5, 0.7], 0.5), [false, true, false, true]);
+        assert_eq!(outline(&[0.0, 0.2, 0.3, 0.3], 0.5), [false, false, true, false]);
+        assert_eq!(outline(&[0.0; 3], 0.5), [false; 3]);
     }
 
     #[test]

@@ -32,7 +32,7 @@ use serde::{Deserialize, Serialize};
 
 use nocebo_core::{Domain, Label, Samples, Seed};
 
-use super::canvas::{Canvas, Node, round_edge, smooth_step};
+use super::canvas::{Canvas, Node, outline, round_edge, smooth_step};
 use super::{Drawing, Modality, Order, Storage, chance, normal, uniform};
 use crate::{DataError, Dataset};
 
@@ -58,7 +58,7 @@ pub(super) const MODALITY: Modality = Modality {
     about: "frontal chest radiograph, with opacities in the lungs",
     classes: &ChestXray::CLASS_NAMES,
     size: 64,
-    difficulty: 0.5,
+    difficulty: 0.2,
     storage: Storage::Dicom { modality: "CR", window: [127.5, 255.0], field: Some(FIELD) },
     domain: |size| Domain::grey_levels(&[1, size, size], 255.0),
     draw,
@@ -159,7 +159,7 @@ impl ChestXray {
         let scene = Scene { anatomy, view: View::draw(&mut rng), side: config.size * factor };
         let (attenuation, opacity) = scene.attenuation(finding, config.difficulty, &mut rng);
         let pixels = expose(&attenuation, factor, &mut rng);
-        let mask = opacity.shrink(factor).values().iter().map(|&share| share > 0.5).collect();
+        let mask = outline(opacity.shrink(factor).values(), 0.5);
         ChestXraySample { pixels, finding, mask, patient }
     }
 
@@ -543,8 +543,10 @@ impl Scene {
         }
         let (x, y) = self.place_in_lung(rng);
         let extent = uniform(rng, 2.2, 4.4);
-        for _ in 0..=(uniform(rng, 0.0, 3.0) as usize).min(2) {
-            let (cx, cy) = (x + normal(rng, 0.0, 0.5) * extent, y + normal(rng, 0.0, 0.5) * extent);
+        for lump in 0..=(uniform(rng, 0.0, 3.0) as usize).min(2) {
+            // The first lies in the lung for certain.
+            let stray = if lump == 0 { 0.0 } else { 0.5 * extent };
+            let (cx, cy) = (x + normal(rng, 0.0, stray), y + normal(rng, 0.0, stray));
             let (a, b) = (extent * uniform(rng, 0.6, 1.1), extent * uniform(rng, 0.6, 1.1));
             let lump = Canvas::new(self.side, FIELD, |x, y| {
                 let distance = ((x - cx) / a).powi(2) + ((y - cy) / b).powi(2);

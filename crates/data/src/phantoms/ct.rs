@@ -1,4 +1,4 @@
-//! Computed tomography of the chest, with a nodule in a lung as the finding: one slice, or a stack of them.
+//! Computed tomography of the chest, with a nodule in a lung as the finding: one slice, or a stack of them, aimed at one lung.
 //!
 //! Every voxel gets the attenuation of what lies in it, in Hounsfield units: skin, fat and muscle in superellipses, two
 //! lungs whose density grows towards the back (gravity), heart, aorta, windpipe or main bronchi, vertebra with canal and
@@ -6,7 +6,8 @@
 //! shows where it cuts them, as branches and as dots. Edges are shared between neighbouring voxels (partial volume), and
 //! the noise lacks its slow part, as that of filtered back-projection does.
 //!
-//! The nodule is a lobed ball, solid or part-solid. A hard one is as small as the vessels and less dense.
+//! The nodule is a lobed ball, solid or part-solid, with strands around it. The easiest are 2.3 to 3.8 cm wide and as dense as
+//! tissue; the harder, the smaller (0.9 to 1.6 cm at last, little more than the vessels beside it) and the less dense.
 //!
 //! Written from general radiological knowledge; densities are the usual rounded ones (air -1000, lung -860, fat -100,
 //! muscle 50, bone 200 to 900 HU).
@@ -16,12 +17,13 @@ use std::f32::consts::{PI, TAU};
 use nocebo_core::{Domain, DomainConfig, Error, Field, Unit};
 use rand_chacha::ChaCha8Rng;
 
-use super::canvas::{Canvas, smooth_step};
+use super::canvas::{Canvas, outline, smooth_step};
 use super::field::{Blob, Waves, mix};
 use super::{Drawing, Modality, Order, Storage, chance, factor, normal, uniform};
 
-/// Width and height of the picture in cm.
+/// Width and height of the picture in cm: of the whole chest, and of one lung.
 const FIELD: f32 = 36.0;
+const LUNG_FIELD: f32 = 20.0;
 /// Slices of a stack, and cm between them.
 const SLICES: usize = 12;
 const SPACING: f32 = 0.5;
@@ -35,16 +37,16 @@ pub(super) const SLICE: Modality = Modality {
     difficulty: 0.35,
     storage: Storage::Dicom { modality: "CT", window: [-500.0, 1500.0], field: Some(FIELD) },
     domain: |size| hounsfield(&[1, size, size]),
-    draw: |order| draw(order, 1),
+    draw: |order| draw(order, 1, FIELD),
 };
 
 pub(super) const VOLUME: Modality = Modality {
     name: "ct-volume",
-    about: "stack of 12 chest CT slices in HU, with a nodule in a lung",
+    about: "stack of 12 CT slices through one lung in HU, with a nodule",
     size: 32,
-    storage: Storage::Nifti { field: FIELD, slices: SPACING },
+    storage: Storage::Nifti { field: LUNG_FIELD, slices: SPACING },
     domain: |size| hounsfield(&[1, SLICES, size, size]),
-    draw: |order| draw(order, SLICES),
+    draw: |order| draw(order, SLICES, LUNG_FIELD),
     ..SLICE
 };
 
@@ -231,21 +233,39 @@ fn inside((from, to, radius): &Capsule, point: [f32; 3], pixel: f32) -> f32 {
     ((radius - dot(&apart, &apart).sqrt()) / pixel + 0.5).clamp(0.0, 1.0)
 }
 
-fn draw(order: &Order, slices: usize) -> Drawing {
+/// Noise of unit variance without its slow part, as filtered back-projection leaves it.
+fn noise(side: usize, field: f32, factor: usize, rng: &mut ChaCha8Rng) -> Canvas {
+    let pixel = field / side as f32;
+    let mut noise = Canvas::new(side, field, |_, _| normal(rng, 0.0, 1.0));
+    let mut slow = noise.clone();
+    noise.blur(1.4 * pixel);
+    slow.blur(4.0 * pixel);
+    noise.values_mut().iter_mut().zip(slow.values()).for_each(|(fine, slow)| *fine -= slow);
+    let mut noise = noise.shrink(factor);
+    let spread = (noise.values().iter().map(|v| v * v).sum::<f32>() / noise.values().len() as f32).sqrt();
+    noise.values_mut().iter_mut().for_each(|value| *value /= spread.max(1e-6));
+    noise
+}
+
+/// So many slices of a square of `field` cm: around the whole chest, or a smaller one around one of the lungs.
+fn draw(order: &Order, slices: usize, field: f32) -> Drawing {
     let rng = &mut order.rng();
     let chest = Chest::draw(rng);
-    let factor = factor(order.size, 128);
+    let factor = factor(order.size, (3.5 * field) as usize);
     let side = order.size * factor;
-    let pixel = FIELD / side as f32;
+    let pixel = field / side as f32;
+    let whole = field == FIELD;
+    let centre = if whole { 0.0 } else { 7.2 * if chance(rng, 0.5) { 1.0 } else { -1.0 } };
     let reach = SPACING * (slices as f32 - 1.0) / 2.0;
 
     // Somewhere in a lung, away from its surface.
     let ease = 1.0 - order.difficulty;
-    let radius = uniform(rng, 0.4 + 0.4 * ease, 0.8 + 1.0 * ease);
-    let mut place = (8.0, 0.0);
+    let radius = uniform(rng, 0.45 + 0.7 * ease, 0.8 + 1.1 * ease);
+    let mut place = (if centre < 0.0 { -8.0 } else { 8.0 }, 0.0);
     for _ in 0..200 {
         let tried = (uniform(rng, -13.0, 13.0), uniform(rng, -9.0, 9.0));
-        if chest.lung(tried.0, tried.1) > radius + 0.4 && tried.0.abs() > 5.0 {
+        let seen = whole || tried.0 * centre > 0.0 && tried.1.abs() < 0.5 * field - 2.0;
+        if chest.lung(tried.0, tried.1) > radius + 0.4 && tried.0.abs() > 5.0 && seen {
             place = tried;
             break;
         }
@@ -262,7 +282,9 @@ fn draw(order: &Order, slices: usize) -> Drawing {
         tails.push(([place.0, place.1, height], end, 0.06));
     }
 
-    let (mut values, mut mask) = (Vec::new(), Vec::new());
+    let (mut values, mut covered) = (Vec::new(), Vec::new());
+    // Fine enough for the smallest nodule, however small the picture.
+    let fine = factor.max(128usize.div_ceil(order.size));
     let (angle, shift) = (normal(rng, 0.0, 0.04), (normal(rng, 0.0, 0.5), normal(rng, 0.0, 0.4)));
     let (sine, cosine) = angle.sin_cos();
     let noise_level = uniform(rng, 18.0, 34.0);
@@ -275,7 +297,7 @@ fn draw(order: &Order, slices: usize) -> Drawing {
             })
             .collect();
         let to_chest = |x: f32, y: f32| {
-            let (u, v) = (x - FIELD / 2.0 - shift.0, y - FIELD / 2.0 + 0.6 - shift.1);
+            let (u, v) = (x + centre - 0.5 * field - shift.0, y - 0.5 * field + 0.6 - shift.1);
             (cosine * u + sine * v, cosine * v - sine * u)
         };
         // Vessels sorted into columns, so that a pixel asks only its neighbours.
@@ -294,7 +316,7 @@ fn draw(order: &Order, slices: usize) -> Drawing {
                 smooth_step(((nodule.level(x, y) - 1.0 + cut) * radius / 0.16).clamp(0.0, 1.0))
             }
         };
-        let tissue = Canvas::new(side, FIELD, |x, y| {
+        let tissue = Canvas::new(side, field, |x, y| {
             let (x, y) = to_chest(x, y);
             let mut value = chest.hounsfield(x, y, z);
             if chest.lung(x, y) > -0.3 {
@@ -311,26 +333,13 @@ fn draw(order: &Order, slices: usize) -> Drawing {
         let mut seen = tissue;
         seen.blur(0.05);
         let shown = seen.shrink(factor);
-        let covered = Canvas::new(side, FIELD, |x, y| {
+        let share = Canvas::new(order.size * fine, field, |x, y| {
             let (x, y) = to_chest(x, y);
             cover(x, y)
         });
-        mask.extend(covered.shrink(factor).values().iter().map(|&share| share > 0.4));
-        let mut noise = Canvas::new(side, FIELD, |_, _| normal(rng, 0.0, 1.0));
-        let mut slow = noise.clone();
-        noise.blur(1.4 * pixel);
-        slow.blur(4.0 * pixel);
-        let fine: Vec<f32> = noise.values().iter().zip(slow.values()).map(|(a, b)| a - b).collect();
-        noise.values_mut().copy_from_slice(&fine);
-        let noise = noise.shrink(factor);
-        let spread = (noise.values().iter().map(|v| v * v).sum::<f32>() / noise.values().len() as f32).sqrt();
-        values.extend(
-            shown
-                .values()
-                .iter()
-                .zip(noise.values())
-                .map(|(value, noise)| value + noise_level * noise / spread.max(1e-6)),
-        );
+        covered.extend_from_slice(share.shrink(fine).values());
+        let noise = noise(side, field, factor, rng);
+        values.extend(shown.values().iter().zip(noise.values()).map(|(value, noise)| value + noise_level * noise));
     }
-    Drawing { values, mask }
+    Drawing { values, mask: outline(&covered, 0.4) }
 }

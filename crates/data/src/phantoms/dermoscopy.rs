@@ -17,7 +17,7 @@ use std::f32::consts::TAU;
 
 use nocebo_core::Domain;
 
-use super::canvas::{Canvas, Node, smooth_step};
+use super::canvas::{Canvas, Node, outline, smooth_step};
 use super::field::{Blob, Waves, bell, mix};
 use super::{Drawing, Modality, Order, Storage, factor, normal, uniform};
 
@@ -126,5 +126,5 @@ fn draw(order: &Order) -> Drawing {
         values.extend(plane.values().iter().map(|&value| value + normal(rng, 0.0, 2.0)));
     }
     let mask = Canvas::from_values(side, FIELD, mask).shrink(factor);
-    Drawing { values, mask: mask.values().iter().map(|&share| share > 0.5).collect() }
+    Drawing { values, mask: outline(mask.values(), 0.5) }
 }

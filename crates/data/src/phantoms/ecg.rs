@@ -9,8 +9,8 @@
 //!
 //! RR breathes at about 0.25 Hz and sways at 0.1 Hz in sinus rhythm. In fibrillation it is drawn anew for each beat, the P wave is
 //! gone and small waves of 4 to 9 Hz run on. An extrasystole comes early, without P, wide, with an opposite T, and a pause follows. Baseline
-//! wander, muscle noise and mains hum are added. The harder, the more regular the fibrillation, the larger the left-over P wave, and the
-//! narrower and fewer the extrasystoles.
+//! wander, muscle noise and mains hum are added. The harder, the more regular the fibrillation, the larger what is left of the P wave,
+//! the narrower and fewer the extrasystoles, and the more noise of muscles.
 //!
 //! Source: P. `McSharry`, Clifford, Tarassenko and Smith, IEEE Trans. Biomed. Eng. 50, 2003 (equations and the table of aᵢ, bᵢ, θᵢ; the
 //! circle alone, since a point on it stays there). Fibrillation and extrasystoles are ours.
@@ -35,7 +35,7 @@ pub(super) const MODALITY: Modality = Modality {
     about: "two-lead ECG in mV: sinus rhythm, fibrillation, extrasystoles",
     classes: &["sinus rhythm", "atrial fibrillation", "ventricular extrasystoles"],
     size: 1000,
-    difficulty: 0.5,
+    difficulty: 0.8,
     storage: Storage::Records { frequency: RATE as f64 },
     domain: |size| {
         DomainConfig {
@@ -67,7 +67,7 @@ fn draw(order: &Order) -> Drawing {
     let fibrillation = if order.class == 1 { uniform(rng, 0.02, 0.07) * (1.3 - 0.8 * order.difficulty) } else { 0.0 };
     let flutter = [uniform(rng, 4.0, 6.5), uniform(rng, 6.5, 9.0), uniform(rng, 0.0, TAU), uniform(rng, 0.0, TAU)];
     let wander = [uniform(rng, 0.1, 0.35), uniform(rng, 0.0, TAU), uniform(rng, 0.02, 0.12)];
-    let (muscle, hum) = (uniform(rng, 0.01, 0.03 + 0.03 * order.difficulty), uniform(rng, 0.0, 0.015));
+    let (muscle, hum) = (uniform(rng, 0.01, 0.03 + 0.05 * order.difficulty), uniform(rng, 0.0, 0.015));
     let start = uniform(rng, 0.0, 1.0);
     let mut values = Vec::with_capacity(2 * order.size);
     for strength in leads {
@@ -117,8 +117,8 @@ fn beats(order: &Order, seconds: f32, rng: &mut ChaCha8Rng) -> Vec<Beat> {
             width * scale.sqrt() * normal(rng, 1.0, 0.05),
         ]
     });
-    let irregular = uniform(rng, 0.05 + 0.1 * ease, 0.12 + 0.16 * ease);
-    let left_over = uniform(rng, 0.0, 0.8) * order.difficulty;
+    let irregular = uniform(rng, 0.07 + 0.1 * ease, 0.14 + 0.16 * ease);
+    let left_over = uniform(rng, 0.0, 0.4) * order.difficulty;
     let (every, early) = (uniform(rng, 0.1, 0.18 + 0.2 * ease), uniform(rng, 0.55, 0.85));
     let (wide, slow) = (mix(2.7, 1.5, order.difficulty * uniform(rng, 0.3, 1.0)), uniform(rng, 1.0, 1.4));
     let (mut beats, mut time): (Vec<Beat>, f32) = (Vec::new(), 0.0);

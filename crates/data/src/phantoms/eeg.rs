@@ -35,7 +35,7 @@ pub(super) const MODALITY: Modality = Modality {
     about: "eight-channel EEG after a flash in uV, with or without a P300",
     classes: &["no response", "P300"],
     size: 128,
-    difficulty: 0.5,
+    difficulty: 0.35,
     storage: Storage::Records { frequency: RATE as f64 },
     domain: |size| {
         DomainConfig {

@@ -16,14 +16,15 @@ use nocebo_core::{DomainConfig, Field, Unit};
 
 use super::canvas::smooth_step;
 use super::{Drawing, Modality, Order, Storage, normal, uniform};
+use crate::formats::table::{ColumnSchema, Kind};
 
 /// One measurement.
 pub(super) struct Column {
     pub(super) name: &'static str,
-    pub(super) unit: &'static str,
+    unit: &'static str,
     /// Least and greatest value that can be recorded, and step.
     bounds: (f32, f32),
-    step: f32,
+    pub(super) step: f32,
     /// Mean of the patients, spread of their levels, spread from hour to hour, and shift in full sepsis.
     level: f32,
     between: f32,
@@ -39,6 +40,23 @@ const fn column(
     [level, between, within, shift]: [f32; 4],
 ) -> Column {
     Column { name, unit, bounds, step, level, between, within, shift }
+}
+
+impl Column {
+    /// What a table says about it; its spread is that of patients without sepsis.
+    pub(super) fn schema(&self) -> ColumnSchema {
+        // As written, and not the nearest single-precision number.
+        let decimal = |value: f32| Some(format!("{value}").parse().unwrap_or(f64::from(value)));
+        ColumnSchema {
+            kind: Some(Kind::Number),
+            unit: self.unit.to_owned(),
+            minimum: decimal(self.bounds.0),
+            maximum: decimal(self.bounds.1),
+            step: decimal(self.step),
+            standard_deviation: Some(f64::from(self.between.hypot(self.within))),
+            ..ColumnSchema::default()
+        }
+    }
 }
 
 pub(super) const COLUMNS: [Column; 8] = [

@@ -19,7 +19,7 @@ use std::f32::consts::{FRAC_PI_2, PI, TAU};
 use nocebo_core::Domain;
 use rand_chacha::ChaCha8Rng;
 
-use super::canvas::{Canvas, Node, smooth_step};
+use super::canvas::{Canvas, Node, outline, smooth_step};
 use super::field::{Blob, Waves, bell, mix};
 use super::{Drawing, Modality, Order, Storage, chance, factor, normal, uniform};
 
@@ -33,7 +33,7 @@ pub(super) const MODALITY: Modality = Modality {
     about: "colour photograph of the fundus, with haemorrhages and exudates",
     classes: &["normal", "retinopathy"],
     size: 64,
-    difficulty: 0.5,
+    difficulty: 0.65,
     storage: Storage::Pictures,
     domain: |size| Domain::grey_levels(&[3, size, size], 255.0),
     draw,
@@ -215,5 +215,5 @@ fn draw(order: &Order) -> Drawing {
             small.values().iter().map(|&value| if value > 4.0 { value + normal(rng, 0.0, 2.5) } else { value }),
         );
     }
-    Drawing { values, mask: mask.shrink(factor).values().iter().map(|&share| share > 0.4).collect() }
+    Drawing { values, mask: outline(mask.shrink(factor).values(), 0.4) }
 }

@@ -9,7 +9,7 @@
 //! Normal tissue has round glands: a ring of cells with oval nuclei at their outer side around a pale lumen, in pink stroma with
 //! thin dark nuclei along its fibres. In a tumour the rings crowd together and lose their lumen, nuclei are large, dark, uneven in
 //! size and form and lie anywhere in their cells, and some cells divide (dark, ragged plates). The harder, the fewer of the nuclei
-//! are changed. The mask is the area of changed nuclei.
+//! are changed, and the more of normal ones are (reactive change). The mask is the area of a tumour's changed nuclei.
 //!
 //! Source of the vectors: Ruifrok and Johnston, Anal. Quant. Cytol. Histol. 23, 2001.
 
@@ -18,7 +18,7 @@ use std::f32::consts::{FRAC_PI_2, TAU};
 use nocebo_core::Domain;
 use rand_chacha::ChaCha8Rng;
 
-use super::canvas::{Canvas, smooth_step};
+use super::canvas::{Canvas, outline, smooth_step};
 use super::field::{Blob, Waves, bell, mix};
 use super::{Drawing, Modality, Order, Storage, chance, factor, normal, uniform};
 
@@ -32,7 +32,7 @@ pub(super) const MODALITY: Modality = Modality {
     about: "H&E tile of glandular tissue, normal or tumour",
     classes: &["normal", "tumour"],
     size: 64,
-    difficulty: 0.5,
+    difficulty: 0.75,
     storage: Storage::Pictures,
     domain: |size| Domain::grey_levels(&[3, size, size], 255.0),
     draw,
@@ -56,9 +56,9 @@ impl Tissue {
         // Share of cells that are changed, and how much.
         let ease = 1.0 - order.difficulty;
         let change = if order.class == 1 {
-            uniform(rng, 0.3 + 0.3 * ease, 0.6 + 0.4 * ease)
+            uniform(rng, 0.1 + 0.4 * ease, 0.3 + 0.7 * ease)
         } else {
-            uniform(rng, 0.0, 0.14 * order.difficulty)
+            uniform(rng, 0.0, 0.25 * order.difficulty)
         };
         let mut tissue = Self { glands: Vec::new(), nuclei: Vec::new() };
         let radius = uniform(rng, 24.0, 34.0) * (1.0 - 0.15 * change);
@@ -155,7 +155,7 @@ fn draw(order: &Order) -> Drawing {
         let (u, v) = (turn.cos() * x + turn.sin() * y, turn.cos() * y - turn.sin() * x);
         // Wavy bundles of collagen with gaps.
         let bundle = fibres.at(u / stretch, v + 2.0 * grain.at(u / 20.0, 0.0));
-        pink[at] = 0.40 + 0.10 * bundle - 0.22 * bell((bundle + 1.7) / 0.25);
+        pink[at] = 0.25 + 0.07 * bundle - 0.14 * bell((bundle + 1.7) / 0.25);
         for (gland, lumen) in &tissue.glands {
             let level = gland.level(x, y);
             if level > -0.2 {
@@ -165,7 +165,7 @@ fn draw(order: &Order) -> Drawing {
                 let (dx, dy) = (x - gland.centre.0, y - gland.centre.1);
                 let cells = (TAU * gland.radii.0 * 0.8 / 6.4).floor();
                 let border = bell((dy.atan2(dx) * cells / 2.0 + FRAC_PI_2).sin() / 0.10);
-                let cytoplasm = 0.30 + 0.04 * grain.at(x, y) + 0.10 * border + 0.10 * (1.0 - level);
+                let cytoplasm = 0.24 + 0.04 * grain.at(x, y) + 0.10 * border + 0.10 * (1.0 - level);
                 pink[at] = mix(pink[at], mix(cytoplasm, 0.02, empty), inside);
                 blue[at] = mix(blue[at], 0.10 * (1.0 - empty), inside);
             }
@@ -187,7 +187,7 @@ fn draw(order: &Order) -> Drawing {
                 let at = row * side + column;
                 blue[at] = mix(blue[at], blue[at].max(stain), cover);
                 pink[at] = mix(pink[at], 0.18, cover);
-                if nucleus.changed {
+                if nucleus.changed && order.class == 1 {
                     mask[at] = mask[at].max(cover);
                 }
             }
@@ -204,5 +204,5 @@ fn draw(order: &Order) -> Drawing {
         values.extend(plane.shrink(factor).values().iter().map(|&value| value + normal(rng, 0.0, 2.0)));
     }
     let mask = Canvas::from_values(side, FIELD, mask).shrink(factor);
-    Drawing { values, mask: mask.values().iter().map(|&share| share > 0.5).collect() }
+    Drawing { values, mask: outline(mask.values(), 0.5) }
 }

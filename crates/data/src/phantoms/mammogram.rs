@@ -9,8 +9,8 @@
 //!
 //! The gland share is a sum of waves whose power falls with about the third power of the frequency, which is what
 //! mammograms have; it is denser in a cone towards the nipple, with ducts, Cooper's ligaments and vessels as lines. The pectoral
-//! muscle lies in the upper corner. The mass is dense, lobed and spiculated, in every second case with small calcifications; a hard one
-//! has the density of its surroundings.
+//! muscle lies in the upper corner. The mass is dense, lobed and spiculated, in every second case with small calcifications. The harder,
+//! the denser and patchier all breasts, and the smaller and fainter the masses: dense gland hides them, as it does in screening.
 //!
 //! Sources: power law: Burgess et al., Med. Phys. 28, 2001; attenuation of fat and gland near 20 keV, rounded, after Johns and Yaffe,
 //! Phys. Med. Biol. 32, 1987.
@@ -20,7 +20,7 @@ use std::f32::consts::TAU;
 use nocebo_core::Domain;
 use rand_chacha::ChaCha8Rng;
 
-use super::canvas::{Canvas, Node, round_edge, smooth_step};
+use super::canvas::{Canvas, Node, outline, round_edge, smooth_step};
 use super::field::{Blob, Waves, bell, mix};
 use super::{Drawing, Modality, Order, Storage, chance, factor, normal, uniform};
 
@@ -38,7 +38,7 @@ pub(super) const MODALITY: Modality = Modality {
     about: "mammogram, with a spiculated mass",
     classes: &["normal", "mass"],
     size: 64,
-    difficulty: 0.5,
+    difficulty: 0.3,
     storage: Storage::Dicom { modality: "MG", window: [2047.5, 4095.0], field: Some(FIELD) },
     domain: |size| Domain::grey_levels(&[1, size, size], 4095.0),
     draw,
@@ -107,10 +107,12 @@ fn draw(order: &Order) -> Drawing {
     let middle = FIELD * 0.53 + normal(rng, 0.0, 0.4);
     let droop = uniform(rng, 0.0, 1.4);
     let nipple = (wide, middle + droop);
+    let ease = 1.0 - order.difficulty;
     let clouds = Waves::new(70, (0.35, 9.0), 0.8, rng);
     let coarse = Waves::new(10, (4.0, 10.0), 0.3, rng);
     let strands = Waves::new(30, (1.2, 3.5), 0.3, rng);
-    let dense = uniform(rng, 0.15, 0.6);
+    // Density of the breast (a to d of BI-RADS) and how patchy it is.
+    let (dense, patchy) = (uniform(rng, 0.1, 0.25 + 0.45 * order.difficulty), mix(0.22, 0.5, order.difficulty));
     let pectoral = (uniform(rng, 4.0, 6.0), uniform(rng, 8.5, 12.0));
 
     // Depth below the skin line.
@@ -126,8 +128,7 @@ fn draw(order: &Order) -> Drawing {
         (1.0 - across * across).max(0.0) * smooth_step(x / 2.5) * smooth_step((wide - 0.6 - x) / 2.5)
     };
 
-    let ease = 1.0 - order.difficulty;
-    let radius = uniform(rng, 0.45 + 0.25 * ease, 0.75 + 0.75 * ease);
+    let radius = uniform(rng, 0.45 + 0.35 * ease, 0.75 + 0.85 * ease);
     let mut place = (4.5, middle);
     for _ in 0..200 {
         let tried = (uniform(rng, 1.5, wide - 1.5), uniform(rng, middle - high + 2.0, middle + high - 2.0));
@@ -154,7 +155,7 @@ fn draw(order: &Order) -> Drawing {
         let cone = cone(x, y) * smooth_step((depth - 0.7 - 0.25 * coarse.at(y, x)) / 1.2);
         let threads = bell(strands.at(x, y) / 0.22) * 0.16;
         let share =
-            cone * (1.35 * dense + 0.42 * clouds.at(x, y) + 0.16 * coarse.at(x, y)) + threads * (0.35 + 0.65 * cone);
+            cone * (1.35 * dense + patchy * clouds.at(x, y) + 0.16 * coarse.at(x, y)) + threads * (0.35 + 0.65 * cone);
         let share = smooth_step(0.12 + 0.62 * share) * 1.05;
         let mut length = thickness * (FAT + (GLAND - FAT) * share);
         length += 0.13 * bell((depth - 0.12) / 0.10);
@@ -191,7 +192,7 @@ fn draw(order: &Order) -> Drawing {
     };
     let values: Vec<f32> = small.values().iter().map(|&value| level(value, rng)).collect();
     let cover = Canvas::new(side, FIELD, |x, y| f32::from(order.class == 1) * mass.cover(x, y, pixel)).shrink(factor);
-    let mask: Vec<bool> = cover.values().iter().map(|&share| share > 0.5).collect();
+    let mask: Vec<bool> = outline(cover.values(), 0.5);
     let turned =
         |at: usize| if mirrored { at / order.size * order.size + order.size - 1 - at % order.size } else { at };
     Drawing {

@@ -204,18 +204,37 @@ impl Phantom {
     ///
     /// As many consecutive samples as there are classes, from a multiple of that number on, have one class each.
     pub fn sample(&self, seed: Seed, index: u64) -> PhantomSample {
+        self.drawn(&self.order(seed, index))
+    }
+
+    fn order(&self, seed: Seed, index: u64) -> Order {
         let count = self.modality.classes.len();
         let mut classes: Vec<usize> = (0..count).collect();
         let seed = seed.named(self.modality.name);
         classes.shuffle(&mut seed.named("classes").for_sample(index / count as u64));
-        self.drawn(seed, index, classes[(index % count as u64) as usize])
+        let class = classes[(index % count as u64) as usize];
+        Order { size: self.size, difficulty: self.difficulty, class, seed, index }
     }
 
-    fn drawn(&self, seed: Seed, index: u64, class: usize) -> PhantomSample {
-        let order = Order { size: self.size, difficulty: self.difficulty, class, seed, index };
-        let Drawing { mut values, mask } = (self.modality.draw)(&order);
+    fn drawn(&self, order: &Order) -> PhantomSample {
+        let Drawing { mut values, mask } = (self.modality.draw)(order);
         self.domain.store(&mut values);
-        PhantomSample { index, values, class, mask }
+        PhantomSample { index: order.index, values, class: order.class, mask }
+    }
+
+    /// What the scanner measured for [`Phantom::sample`]: real, then imaginary parts `[2, size, size]`, the middle of k-space in
+    /// the middle. The magnitude of the inverse transform (with a factor of 1 / size², and the middle of the picture in the
+    /// middle) is the picture before it is rounded.
+    ///
+    /// # Errors
+    ///
+    /// When the phantom is not `brain-mri`.
+    pub fn k_space(&self, seed: Seed, index: u64) -> Result<Vec<f32>, DataError> {
+        if self.modality.name != brain_mri::MODALITY.name {
+            let got = self.modality.name.to_owned();
+            return Err(DataError::InvalidOption { field: "modality", must_be: "brain-mri, to have a k-space", got });
+        }
+        Ok(brain_mri::k_space(&self.order(seed, index)))
     }
 
     /// The samples of a range of indices.
@@ -275,8 +294,9 @@ mod tests {
     fn small(modality: &Modality, difficulty: f32) -> Phantom {
         let size = match modality.name {
             "ecg" | "ppg" => 400,
+            "eeg" => 64,
             "ehr" => 24,
-            _ => 32,
+            _ => 16,
         };
         Phantom::new(modality.name, Some(size), Some(difficulty)).unwrap()
     }
@@ -312,6 +332,11 @@ mod tests {
         }
     }
 
+    /// A sample of a class of one's choice.
+    fn drawn(phantom: &Phantom, seed: Seed, index: u64, class: usize) -> PhantomSample {
+        phantom.drawn(&Order { class, ..phantom.order(seed, index) })
+    }
+
     /// Mean change of a value (in units of its range of values) that the finding brings inside its outline and outside; the same
     /// sample with and without it differs in nothing else.
     fn change(modality: &Modality, difficulty: f32) -> (f32, f32) {
@@ -319,7 +344,7 @@ mod tests {
         let phantom = Phantom::new(modality.name, Some(64), Some(difficulty)).unwrap();
         let (mut inside, mut outside) = ((0.0, 0usize), (0.0, 0usize));
         for index in 0..3 {
-            let (without, with) = (phantom.drawn(Seed(7), index, 0), phantom.drawn(Seed(7), index, 1));
+            let (without, with) = (drawn(&phantom, Seed(7), index, 0), drawn(&phantom, Seed(7), index, 1));
             assert!(without.mask.iter().all(|&inside| !inside), "{}", modality.name);
             let area = with.mask.len();
             for at in 0..with.values.len() {
@@ -342,6 +367,41 @@ mod tests {
         }
     }
 
+    /// The smallest findings in the smallest pictures have pixels, and healthy pictures have none.
+    #[test]
+    fn every_finding_with_an_outline_has_pixels() {
+        for modality in MODALITIES {
+            let phantom = small(modality, 1.0);
+            // The echoes of ultrasound take their time.
+            for index in 0..if modality.name == "ultrasound" { 1 } else { 4 } {
+                let sample = drawn(&phantom, Seed(9), index, 1);
+                assert!(sample.mask.is_empty() || sample.mask.contains(&true), "{} {index}", modality.name);
+            }
+            let healthy = drawn(&phantom, Seed(9), 0, 0);
+            assert!(modality.classes[0] == "naevus" || !healthy.mask.contains(&true), "{}", modality.name);
+        }
+    }
+
+    /// By hand, the picture of what the scanner measured.
+    #[test]
+    fn a_picture_is_the_transform_of_its_k_space() {
+        let phantom = Phantom::new("brain-mri", Some(16), None).unwrap();
+        let (picture, lines) = (phantom.sample(Seed(1), 3).values, phantom.k_space(Seed(1), 3).unwrap());
+        let place = |at: usize| at as f32 - 8.0;
+        for (x, y) in [(0, 0), (8, 8), (5, 11), (10, 4)] {
+            let mut sum = [0.0f32; 2];
+            for at in 0..256 {
+                let turn = (place(at % 16) * place(x) + place(at / 16) * place(y)) / 16.0 * std::f32::consts::TAU;
+                let (re, im) = (lines[at], lines[256 + at]);
+                sum[0] += re * turn.cos() - im * turn.sin();
+                sum[1] += re * turn.sin() + im * turn.cos();
+            }
+            let value = sum[0].hypot(sum[1]) / 256.0;
+            assert!((value - picture[y * 16 + x]).abs() < 1.0, "{value} {}", picture[y * 16 + x]);
+        }
+        assert!(Phantom::new("oct", None, None).unwrap().k_space(Seed(1), 3).is_err());
+    }
+
     #[test]
     fn signals_and_tables_separate_the_better_the_easier() {
         // Mean distance of the classes' means of a telling number, in standard deviations.
@@ -349,7 +409,7 @@ mod tests {
             let modality = MODALITIES.iter().find(|modality| modality.name == name).unwrap();
             let phantom = small(modality, difficulty);
             let of = |class: usize| -> Vec<f32> {
-                (0..24).map(|index| tell(&phantom.drawn(Seed(5), index, class).values)).collect()
+                (0..24).map(|index| tell(&drawn(&phantom, Seed(5), index, class).values)).collect()
             };
             let mean = |values: &[f32]| values.iter().sum::<f32>() / values.len() as f32;
             let (first, second) = (of(0), of(class));
@@ -370,7 +430,7 @@ mod tests {
     #[test]
     fn every_modality_is_written_and_read_back_where_a_reader_exists() {
         let folder = tempfile::tempdir().unwrap();
-        for name in ["oct", "ecg", "eeg", "ehr", "brain-mri", "mammogram"] {
+        for name in ["oct", "ecg", "eeg", "ehr", "ct-volume", "brain-mri"] {
             let modality = MODALITIES.iter().find(|modality| modality.name == name).unwrap();
             let phantom =
                 if name == "ecg" { small(modality, 0.5) } else { Phantom::new(name, Some(16), None).unwrap() };
@@ -382,18 +442,21 @@ mod tests {
                 assert!(path.join("000023.dcm").is_file() && path.join("masks/000023.png").is_file());
                 continue;
             }
-            let data = match modality.storage {
-                Storage::Pictures | Storage::Records { .. } => path,
-                _ => path.join("phantoms.npz"),
-            };
             let options = OpenOptions { seed: Seed(1), ..OpenOptions::default() };
-            let test = crate::open_with(&data, crate::Split::Test, &options).unwrap();
+            let test = crate::open_with(&path, crate::Split::Test, &options).unwrap();
             assert_eq!(test.class_names().len(), modality.classes.len(), "{name}");
-            if let Storage::Pictures | Storage::Records { .. } = modality.storage {
-                assert_eq!(
-                    (test.domain().unit(), test.samples().shape()),
-                    (phantom.domain().unit(), phantom.domain().shape())
-                );
+            if modality.storage == Storage::Table {
+                // In standard deviations, as its schema says.
+                let (drawn, columns) = (phantom.sample(Seed(2), test.samples().indices()[0]), test.domain().columns());
+                assert_eq!((test.class_names()[1].as_str(), columns.len()), ("sepsis", drawn.values.len()));
+                for ((read, drawn), column) in test.samples().row(0).iter().zip(&drawn.values).zip(columns) {
+                    assert!((f64::from(*read) * column.scale - f64::from(*drawn)).abs() < 1e-3, "{}", column.name);
+                }
+            } else {
+                assert_eq!(test.samples().shape(), phantom.domain().shape());
+                // NIfTI does not say what its numbers mean.
+                let nifti = matches!(modality.storage, Storage::Nifti { .. });
+                assert!(nifti || test.domain().unit() == phantom.domain().unit(), "{name}");
                 for (row, &index) in test.samples().indices().iter().enumerate() {
                     let drawn = phantom.sample(Seed(2), index).values;
                     let steps = phantom.domain().resolution();

@@ -21,7 +21,7 @@ use nocebo_core::Domain;
 use rand_chacha::ChaCha8Rng;
 use rand_distr::{Distribution, Exp1};
 
-use super::canvas::{Canvas, smooth_step};
+use super::canvas::{Canvas, outline, smooth_step};
 use super::field::{Blob, Waves, bell, mix};
 use super::{Drawing, Modality, Order, Storage, chance, factor, normal, uniform};
 
@@ -219,5 +219,5 @@ fn draw(order: &Order) -> Drawing {
     let values =
         shown.values().iter().map(|value| 255.0 * (value.max(1e-4).log10() - black) / (white - black)).collect();
     let mask = Canvas::from_values(side, FIELD, mask).shrink(factor);
-    Drawing { values, mask: mask.values().iter().map(|&share| share > 0.5).collect() }
+    Drawing { values, mask: outline(mask.values(), 0.5) }
 }

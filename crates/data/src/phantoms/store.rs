@@ -4,22 +4,25 @@ use std::fmt::Write as _;
 use std::io::Write as _;
 use std::path::Path;
 
-use nocebo_core::{Domain, Label, Samples, Seed};
+use nocebo_core::{Label, Seed};
+use rayon::prelude::*;
 
-use super::{Phantom, PhantomSample, Storage, ehr};
+use super::{Phantom, PhantomSample, Storage, brain_mri, ehr};
 use crate::formats::dicom::{Acquisition, write_dataset};
-use crate::formats::{folder, nifti, npz, picture, recordings, write_new_file};
-use crate::{DataError, Dataset, Fractions, Split};
+use crate::formats::table::Schema;
+use crate::formats::{folder, nifti, npy, picture, recordings, write_new_file};
+use crate::{DataError, Dataset};
 
-const ARCHIVE: &str = "phantoms.npz";
+const TABLE: &str = "table.csv";
+const SCHEMA: &str = "table.schema.toml";
 
 impl Phantom {
-    /// Writes the first `count` samples of the series of `seed` into the new folder `path`.
+    /// Writes the first `count` samples of the series of `seed` into the new folder `path`, which [`crate::open`] reads.
     ///
-    /// Pictures are PNG, X-ray, CT, ultrasound and mammograms DICOM, MRI and stacks NIfTI, signals WFDB (in mV, or without unit) or EDF (in
-    /// µV), each with a `labels.csv`; records are a CSV table, one line a patient, with the columns explained in `columns.csv`. Outlines are pictures
-    /// in `masks`, with the names of the samples (slices of a stack one below the other). NIfTI and tables have a `phantoms.npz` beside
-    /// them, with the stored numbers (steps above the lower bound) in three splits.
+    /// Pictures are PNG, X-ray, CT, MRI, ultrasound and mammograms DICOM, stacks NIfTI, signals WFDB (in mV, or without unit) or EDF (in
+    /// µV), each with a `labels.csv`; records are a CSV table, one line a patient, with its schema. Outlines are pictures in `masks`,
+    /// with the names of the samples (slices of a stack one below the other). What the scanner of an MRI measured is in `kspace`:
+    /// `[2, size, size]` as `.npy`, see [`Phantom::k_space`].
     ///
     /// # Errors
     ///
@@ -47,26 +50,17 @@ impl Phantom {
             Storage::Table => write_table(path, &data)?,
         }
         self.write_masks(&path.join("masks"), &samples)?;
-        match self.modality().storage {
-            Storage::Pictures | Storage::Dicom { .. } | Storage::Records { .. } => Ok(()),
-            Storage::Nifti { .. } | Storage::Table => self.write_archive(&path.join(ARCHIVE), &samples),
-        }
+        self.write_k_space(&path.join("kspace"), seed, count)
     }
 
     fn write_volumes(&self, path: &Path, data: &Dataset, (field, slices): (f32, f32)) -> Result<(), DataError> {
         let pixel = f64::from(10.0 * field) / self.size() as f64;
-        let shape = match *data.domain().shape() {
-            [channels, height, width] => vec![channels, 1, height, width],
-            ref stack => stack.to_vec(),
-        };
-        let domain: Domain =
-            nocebo_core::DomainConfig { shape: shape.clone(), ..data.domain().config().clone() }.try_into()?;
         crate::formats::write_new_folder(path, |folder| {
             let mut names = Vec::new();
-            for (row, index) in data.samples().rows().zip(data.samples().indices()) {
-                let samples = Samples::new(row.to_vec(), &shape)?;
-                let volume =
-                    nifti::Volume::new(samples.clone(), domain.clone(), [f64::from(10.0 * slices), pixel, pixel])?;
+            for (row, index) in data.samples().indices().iter().enumerate() {
+                let samples = data.samples().select(&[row]);
+                let spacing = [f64::from(10.0 * slices), pixel, pixel];
+                let volume = nifti::Volume::new(samples.clone(), data.domain().clone(), spacing)?;
                 let name = format!("{index:06}.nii.gz");
                 nifti::write(&folder.join(&name), &volume, &samples)?;
                 names.push(name);
@@ -90,34 +84,15 @@ impl Phantom {
         Ok(())
     }
 
-    fn write_archive(&self, path: &Path, samples: &[PhantomSample]) -> Result<(), DataError> {
-        let shape = match *self.domain().shape() {
-            [rows, columns] => vec![1, rows, columns],
-            ref picture => picture.to_vec(),
-        };
-        let domain = self.domain();
-        let steps = |at: usize, value: f32| (value - domain.lower()[at]) / domain.resolution()[at];
-        let greatest = (0..domain.elements()).map(|at| steps(at, domain.upper()[at]).round()).fold(1.0, f32::max);
-        let Fractions { train, validation, .. } = Fractions::default();
-        let share = |part: f64| (part * samples.len() as f64).round() as usize;
-        let (first, second) = (share(train), share(train + validation));
-        let mut parts = Vec::new();
-        for (split, part) in [
-            (Split::Train, &samples[..first]),
-            (Split::Validation, &samples[first..second]),
-            (Split::Test, &samples[second..]),
-        ] {
-            let values = part
-                .iter()
-                .flat_map(|sample| sample.values.iter().enumerate().map(|(at, &value)| steps(at, value).round()))
-                .collect();
-            let labels = part.iter().map(|sample| Label::Class(sample.class)).collect();
-            let names = self.modality().classes.iter().map(|&name| name.to_owned()).collect();
-            let stored = Domain::grey_levels(&shape, greatest)?;
-            parts.push((split, Dataset::new(ARCHIVE, Samples::new(values, &shape)?, labels, names, stored)?));
+    fn write_k_space(&self, path: &Path, seed: Seed, count: u64) -> Result<(), DataError> {
+        if self.modality().name != brain_mri::MODALITY.name {
+            return Ok(());
         }
-        let borrowed: Vec<(Split, &Dataset)> = parts.iter().map(|(split, data)| (*split, data)).collect();
-        npz::write(path, &borrowed)
+        std::fs::create_dir(path).map_err(DataError::writing("kspace"))?;
+        (0..count).into_par_iter().try_for_each(|index| {
+            let values = self.k_space(seed, index)?;
+            npy::write(&path.join(format!("{index:06}.npy")), &[2, self.size(), self.size()], &values)
+        })
     }
 }
 
@@ -126,27 +101,32 @@ fn write_table(path: &Path, data: &Dataset) -> Result<(), DataError> {
     let hours = data.domain().shape()[1];
     let columns = || ehr::COLUMNS.iter().flat_map(|column| (0..hours).map(move |hour| (column, hour)));
     let mut text = "patient,label".to_owned();
-    let mut legend = "column,unit,lower,upper,step\n".to_owned();
+    let mut schema = Schema {
+        label: Some("label".to_owned()),
+        class_names: Some(data.class_names().to_vec()),
+        patient: Some("patient".to_owned()),
+        ..Schema::default()
+    };
     // Writing to a string cannot fail.
-    for (element, (column, hour)) in columns().enumerate() {
+    for (column, hour) in columns() {
         let name = format!("{}_{hour:02}", column.name);
         let _ = write!(text, ",{name}");
-        let (lower, upper, step) =
-            (data.domain().lower()[element], data.domain().upper()[element], data.domain().resolution()[element]);
-        let _ = writeln!(legend, "{name},{},{lower},{upper},{step}", column.unit);
+        schema.column.insert(name, column.schema());
     }
     text.push('\n');
     for ((row, index), label) in data.samples().rows().zip(data.samples().indices()).zip(data.labels()) {
         let class = if let Label::Class(class) = label { data.class_names()[*class].as_str() } else { "" };
         let _ = write!(text, "phantom-{index},{class}");
-        for (element, value) in row.iter().enumerate() {
-            let decimals = usize::from(data.domain().resolution()[element] < 1.0);
+        for (value, (column, _)) in row.iter().zip(columns()) {
+            let decimals = usize::from(column.step < 1.0);
             let _ = write!(text, ",{value:.decimals$}");
         }
         text.push('\n');
     }
+    let schema =
+        toml::to_string(&schema).map_err(|error| DataError::format(SCHEMA, "schema", "TOML", error.to_string()))?;
     crate::formats::write_new_folder(path, |folder| {
-        write_new_file(&folder.join("table.csv"), |writer| writer.write_all(text.as_bytes()))?;
-        write_new_file(&folder.join("columns.csv"), |writer| writer.write_all(legend.as_bytes()))
+        write_new_file(&folder.join(TABLE), |writer| writer.write_all(text.as_bytes()))?;
+        write_new_file(&folder.join(SCHEMA), |writer| writer.write_all(schema.as_bytes()))
     })
 }

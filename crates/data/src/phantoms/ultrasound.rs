@@ -13,7 +13,8 @@
 //! rises with depth. At last the lines are put where they belong in the fan.
 //!
 //! Layers: skin, fat with lobules and bright septa, gland, muscle with fibres, and the ribs' shadow edge. Normal pictures
-//! have fat lobules and vessels, which are dark too, but softer, smaller and without a shadow.
+//! have fat lobules and vessels, which are dark too, but softer, smaller and without a shadow. The harder, the smaller, the
+//! less dark and the softer the mass.
 //!
 //! Source: the convolution model as in Bamber and Dickinson, Phys. Med. Biol. 25, 1980; no code followed.
 
@@ -22,7 +23,7 @@ use std::f32::consts::TAU;
 use nocebo_core::Domain;
 use rand_chacha::ChaCha8Rng;
 
-use super::canvas::{Canvas, smooth_step};
+use super::canvas::{Canvas, outline, smooth_step};
 use super::field::{Blob, Waves, bell, mix};
 use super::{Drawing, Modality, Order, Storage, factor, normal, uniform};
 
@@ -203,8 +204,5 @@ fn draw(order: &Order) -> Drawing {
         let (x, y) = to_plane(depth, angle);
         cover(x, y)
     });
-    Drawing {
-        values: fan.shrink(factor).values().to_vec(),
-        mask: mask.shrink(factor).values().iter().map(|&share| share > 0.5).collect(),
-    }
+    Drawing { values: fan.shrink(factor).values().to_vec(), mask: outline(mask.shrink(factor).values(), 0.5) }
 }

@@ -143,6 +143,7 @@ const ZOO: &[(&str, Build, Answer)] = &[
     ("resnet50", resnet50::build, Answer::Sample),
     ("segresnet", segresnet::build, Answer::Place),
     ("small-cnn", small_cnn::build, Answer::Sample),
+    ("small-cnn3d", small_cnn::build_3d, Answer::Sample),
     ("unet", unet::build, Answer::Place),
     ("unet-small", unet::build_small, Answer::Place),
     ("unet3d", unet3d::build, Answer::Place),

@@ -231,7 +231,7 @@ fn list(path: &Path, name: &str, options: &OpenOptions) -> Result<Listing, DataE
         listing.files.push(file.to_owned());
         Ok(true)
     })?;
-    (listing.labels, listing.class_names) = named(name, &texts, options.class_names.clone())?;
+    (listing.labels, listing.class_names) = named(name, &texts, options)?;
     listing.splits = by_split.then_some(of_file);
     Ok(listing)
 }
