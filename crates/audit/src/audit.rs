@@ -5,6 +5,7 @@ use std::path::Path;
 use std::time::Instant;
 
 use nocebo_core::{Domain, Knowledge, Label, Norm, Samples, Seed, Task, has_finding};
+use nocebo_data::StoreAs;
 use serde::{Deserialize, Serialize};
 
 use crate::bootstrap::Bootstrap;
@@ -136,6 +137,9 @@ pub struct ResolvedSettings {
     /// What the set of attacks is called.
     #[serde(default)]
     pub protocol: Option<String>,
+    /// How pictures were stored with loss before success was judged as stored.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub store_as: Option<StoreAs>,
     /// Where the attacker reaches the input.
     #[serde(default)]
     pub channel: Option<String>,
@@ -390,6 +394,7 @@ fn carry_out(
             query_limit: settings.query_limit,
             gates: settings.gates.clone(),
             protocol: settings.protocol.clone(),
+            store_as: settings.store_as,
             channel: settings.channel.clone(),
             justification: settings.justification.clone(),
         },

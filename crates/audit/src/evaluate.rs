@@ -7,6 +7,7 @@ use nocebo_core::{
     Attack, AttackOutcome, Domain, Error, Goal, GoalObjective, Label, Loss, Norm, Outputs, Queries, Samples, Task,
     ThreatModel,
 };
+use nocebo_data::StoreAs;
 use rayon::prelude::*;
 use serde::Serialize;
 
@@ -441,6 +442,8 @@ struct CellIdentity<'a> {
     goal: AuditGoal,
     seed: u64,
     query_limit: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    store_as: Option<StoreAs>,
     attack: &'a str,
     kind: &'a str,
     attack_settings: &'a serde_json::Value,
@@ -472,6 +475,7 @@ impl<'a> Identity<'a> {
             goal: settings.goal,
             seed: settings.seed.0,
             query_limit: settings.query_limit,
+            store_as: settings.store_as,
             attack: &run.entry.name,
             kind: run.entry.info().name,
             attack_settings: &run.entry.settings,
@@ -597,8 +601,14 @@ fn recheck(
         let (base, stored) = threat.as_stored(inputs, &points);
         let answers = match former.take().filter(|(samples, _)| *samples == stored) {
             Some((_, outputs)) => outputs,
-            None if stored == points => outputs.clone(),
-            None => outputs_of(checked, &stored)?,
+            None => match settings.store_as {
+                None if stored == points => outputs.clone(),
+                None => outputs_of(checked, &stored)?,
+                Some(store) => {
+                    let read = store.store(&stored, &data.domain).map_err(|error| Error::Model(error.into()))?;
+                    outputs_of(checked, &read)?
+                }
+            },
         };
         for (row, judgements) in rows.iter_mut().enumerate() {
             let judged = &mut judgements[place];

@@ -132,7 +132,7 @@ impl FromStr for Gate {
                 let spec: ThreatSpec =
                     argument.parse().map_err(|error: nocebo_core::Error| refuse(format!("a threat: {error}")))?;
                 match spec.budgets.as_slice() {
-                    [budget] => Some((spec.norm, *budget)),
+                    [budget] => Some((spec.norm, budget.clone())),
                     _ => return Err(refuse(format!("one epsilon, as in {name}(linf:1)"))),
                 }
             }
@@ -182,7 +182,7 @@ impl Gate {
     }
 
     fn resolved(&self, data: &AuditData) -> Result<Option<(Norm, f32)>, AuditError> {
-        let Some((norm, budget)) = self.threat else { return Ok(None) };
+        let Some((norm, budget)) = &self.threat else { return Ok(None) };
         let epsilon = budget.resolve(&data.domain, data.standard_deviation.unwrap_or(f32::NAN))?;
         if epsilon.is_nan() {
             return Err(AuditError::GateSyntax {
@@ -190,7 +190,7 @@ impl Gate {
                 expected: "another unit: the standard deviation of the data is not known".to_owned(),
             });
         }
-        Ok(Some((norm, epsilon)))
+        Ok(Some((*norm, epsilon)))
     }
 
     /// Judges the gate. `threats` are the results of the audit that [`Gate::check`] was asked about.

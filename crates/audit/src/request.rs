@@ -7,6 +7,7 @@ use nocebo_attacks::fit::FitAttack;
 use nocebo_core::{
     Attack, AttackInfo, DifferentiableModel, Domain, Goal, Label, Norm, Samples, Seed, Task, has_finding,
 };
+use nocebo_data::StoreAs;
 use serde::{Deserialize, Serialize};
 
 use crate::cell::in_brief;
@@ -241,6 +242,9 @@ pub struct AuditSettings {
     /// What the set of attacks is called in the report.
     #[serde(default)]
     pub protocol: Option<String>,
+    /// How pictures are stored with loss before success is judged as stored; none for files without loss.
+    #[serde(default)]
+    pub store_as: Option<StoreAs>,
     /// Where the attacker reaches the input, in the words of the recipe.
     #[serde(default)]
     pub channel: Option<String>,
@@ -267,6 +271,7 @@ impl AuditSettings {
             keep_samples: 0,
             gates: Vec::new(),
             protocol: None,
+            store_as: None,
             channel: None,
             justification: None,
         }
@@ -401,6 +406,7 @@ impl<'a> Checked<'a> {
             let expected = format!("{} (the unit of the model)", spec.domain.unit().symbol());
             return Err(AuditError::invalid("unit of the data", expected, data.domain.unit().symbol()));
         }
+        settings.store_as.iter().try_for_each(|store| store.check(&data.domain))?;
         data.domain.check(&data.samples)?;
         spec.domain.check(&data.samples)?;
         if settings.batch_size == 0 {

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use nocebo_core::{ThreatSpec, Unit};
-use nocebo_data::{OpenOptions, Order};
+use nocebo_data::{OpenOptions, Order, StoreAs};
 
 /// Adversarial robustness of medical deep-learning models.
 ///
@@ -234,7 +234,8 @@ pub(crate) struct Harden {
 /// A data set and how it is opened.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct Source {
-    /// A MedMNIST-style .npz, a .csv table, or a folder of images (DICOM too, or with masks), volumes or WFDB records.
+    /// A MedMNIST-style .npz, a table (.csv, .parquet, .arff), or a folder of images (DICOM too, or with masks), volumes or WFDB
+    /// records; for `attack` also one image or volume, judged against the decision of the model itself.
     #[arg(long)]
     pub(crate) data: PathBuf,
     #[command(flatten)]
@@ -340,6 +341,7 @@ pub(crate) struct Audit {
     #[arg(long, conflicts_with_all = [
         "model", "data", "split", "samples", "learn_from", "learning_samples", "threat", "goal", "finding", "protocol",
         "attacks", "require", "group", "include_images", "keep_samples", "unit", "bounds", "window", "serious", "tolerance",
+        "store_as",
     ])]
     pub(crate) recipe: Option<PathBuf>,
     /// ONNX file.
@@ -377,6 +379,9 @@ pub(crate) struct Audit {
     /// A column of the label table that results are also given for, such as sex; may be repeated.
     #[arg(long)]
     pub(crate) group: Vec<String>,
+    /// Store pictures of 8 bits with loss, as `jpeg:90`, before success after storage is judged.
+    #[arg(long)]
+    pub(crate) store_as: Option<StoreAs>,
     /// Images in the report: the most striking successes; 0 for a report without patient data.
     #[arg(long, default_value_t = 6)]
     pub(crate) include_images: usize,
@@ -461,6 +466,9 @@ pub(crate) struct Attack {
     /// Norm and one epsilon, such as `linf:4`, or `linf:inf` for no limit but the bounds.
     #[arg(long)]
     pub(crate) threat: ThreatSpec,
+    /// Store pictures of 8 bits with loss, as `jpeg:90`, before success after storage is judged.
+    #[arg(long)]
+    pub(crate) store_as: Option<StoreAs>,
     /// New folder for the perturbed samples.
     #[arg(long)]
     pub(crate) out: PathBuf,
@@ -547,7 +555,7 @@ pub(crate) enum InspectData {
 pub(crate) struct Run {
     /// ONNX file.
     pub(crate) model: PathBuf,
-    /// An array (.npy) or ONNX tensor (.pb) for each input of the model, in order; may be repeated.
+    /// An array (.npy), ONNX tensor (.pb), image or volume (in its unit) for each input of the model, in order; may be repeated.
     #[arg(long, required = true)]
     pub(crate) input: Vec<PathBuf>,
     /// Also write the gradient of the sum of the first output by each input.

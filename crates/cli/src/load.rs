@@ -6,7 +6,7 @@ use std::path::Path;
 use nocebo_attacks::fit::FitAttack;
 use nocebo_audit::recipe::{AttackSection, ModelSection, Normalization, TaskName};
 use nocebo_core::{
-    Attack, DifferentiableModel, Domain, MaskTolerance, ModelSpec, Norm, Seed, Segmentation, Task, ThreatModel,
+    Attack, DifferentiableModel, Domain, MaskTolerance, Model, ModelSpec, Norm, Seed, Segmentation, Task, ThreatModel,
     ThreatSpec,
 };
 use nocebo_data::{DataError, Dataset, OpenOptions, Order, Split};
@@ -73,6 +73,9 @@ fn described(data: &Dataset) -> String {
 
 /// One split, or nothing where the data set has none of that name.
 pub(crate) fn optional_data(source: &Source, split: Split, global: &Global) -> Result<Option<Dataset>, Failure> {
+    if nocebo_data::is_image(&source.data) {
+        return Ok(None);
+    }
     let options = OpenOptions { seed: Seed(global.seed), ..source.open.options() };
     match nocebo_data::open_with(&source.data, split, &options) {
         Ok(data) => Ok(Some(data)),
@@ -183,17 +186,16 @@ fn in_values_of_the_file(graph: Graph, data: &Dataset) -> Result<Graph, Failure>
     graph.normalized(&vec![0.0; columns.len()], &inverse).or_usage()
 }
 
-fn fits(path: &Path, spec: &ModelSpec, data: &Dataset) -> Result<(), Failure> {
-    if spec.domain.shape() != data.domain().shape() {
-        let message = format!(
-            "{}: takes samples of shape {:?}, but `{}` has {:?}",
-            path.display(),
-            spec.domain.shape(),
-            data.source(),
-            data.domain().shape()
-        );
-        return Err(Failure::usage(message));
+fn takes(path: &Path, spec: &ModelSpec, domain: &Domain, source: &str) -> Result<(), Failure> {
+    if spec.domain.shape() == domain.shape() {
+        return Ok(());
     }
+    let (expected, got) = (spec.domain.shape(), domain.shape());
+    Err(Failure::usage(format!("{}: takes samples of shape {expected:?}, but `{source}` has {got:?}", path.display())))
+}
+
+fn fits(path: &Path, spec: &ModelSpec, data: &Dataset) -> Result<(), Failure> {
+    takes(path, spec, data.domain(), data.source())?;
     if spec.domain.columns() != data.domain().columns() {
         let message = format!(
             "{}: takes a table with other columns or other standard deviations than `{}`; put the schema of its training \
@@ -272,10 +274,34 @@ pub(crate) fn frozen(
 
 /// A model with the samples to attack it with.
 pub(crate) fn model_and_samples(samples: &Samples, global: &Global) -> Result<(Loaded, Dataset), Failure> {
+    if nocebo_data::is_image(&samples.source.data) {
+        return model_and_image(samples, global);
+    }
     let all = data(&samples.source, samples.draw.split.into(), global)?;
     let (graph, spec) = graph(&samples.model, &all)?;
     let model = model(graph, spec, global)?;
     Ok((model, chosen(all, samples.draw, global)?))
+}
+
+/// A model with one image, whose label is what the model says of it.
+fn model_and_image(samples: &Samples, global: &Global) -> Result<(Loaded, Dataset), Failure> {
+    let path = &samples.model;
+    let image = nocebo_data::open_image(&samples.source.data, &samples.source.open.options()).or_load()?;
+    let graph = onnx::read(path).or_load()?;
+    let Some(spec) = graph.spec().or_load()? else {
+        let message = format!(
+            "{}: says nothing of its classes, and neither does one image; give a folder with labels",
+            path.display()
+        );
+        return Err(Failure::usage(message));
+    };
+    takes(path, &spec, image.domain(), image.source())?;
+    let model = model(graph, spec.clone(), global)?;
+    let outputs = Model::outputs(model.model.as_ref(), image.samples()).or_incomplete()?;
+    let data = image.labelled(spec.task.decide(outputs.row(0)), spec.class_names).or_load()?;
+    note(global, described(&data));
+    note(global, "one image has no label: the attack is judged against the decision of the model itself");
+    Ok((model, data))
 }
 
 /// The samples drawn from all, once the batch size is usable.

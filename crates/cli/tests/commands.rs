@@ -133,6 +133,46 @@ fn attack_and_harden_write_what_they_say() {
 }
 
 #[test]
+fn success_is_judged_on_what_jpeg_leaves() {
+    let folder = trained();
+    let path = folder.path();
+    let attack = "attack --model m.onnx --data phantoms.npz --attack pgd --threat linf:8 --samples 12 --seed 1";
+    let success = |out: &str| {
+        let text = fs::read(path.join(out).join("attack.json")).unwrap();
+        let read: serde_json::Value = serde_json::from_slice(&text).unwrap();
+        let samples = read["samples"].as_array().unwrap().clone();
+        let of = |field: &str| samples.iter().map(|sample| sample[field].clone()).collect::<Vec<_>>();
+        (of("success"), of("success_after_storage"), of("distance_after_storage"), read["stored_as"].clone())
+    };
+    succeed(path, &format!("{attack} --out plain"));
+    let shown = succeed(path, &format!("{attack} --store-as jpeg:10 --out lossy"));
+    assert!(shown.contains("read back as jpeg:10"), "{shown}");
+    let (plain, lossy) = (success("plain"), success("lossy"));
+    assert_eq!(plain.0, lossy.0, "as computed");
+    assert_ne!(plain.2, lossy.2, "distance after storage");
+    assert_eq!((plain.3.as_str(), lossy.3.as_str()), (None, Some("jpeg:10")));
+
+    let audit = "audit --model m.onnx --data phantoms.npz --attacks fgsm,pgd --threat linf:8 --samples 12 --seed 1";
+    succeed(path, &format!("{audit} --out a"));
+    succeed(path, &format!("{audit} --store-as jpeg:10 --out b"));
+    let rates = |out: &str| {
+        let read: serde_json::Value =
+            serde_json::from_slice(&fs::read(path.join(out).join("audit.json")).unwrap()).unwrap();
+        let worst = read["threats"][0]["worst_case"].clone();
+        (worst["robust_accuracy"]["hits"].as_u64().unwrap(), worst["robust_accuracy_stored"]["hits"].as_u64().unwrap())
+    };
+    let (plain, lossy) = (rates("a"), rates("b"));
+    assert!(plain.0 == lossy.0 && plain.1 < lossy.1, "a coarse JPEG undoes perturbations: {plain:?} {lossy:?}");
+    assert!(fs::read_to_string(path.join("b/report.html")).unwrap().contains("jpeg:10, with loss"));
+    let recipe = path.join("b/resolved.toml");
+    assert!(fs::read_to_string(&recipe).unwrap().contains("store_as = \"jpeg:10\""));
+    succeed(path, "audit --recipe b/resolved.toml --out c");
+    assert_eq!(records(path, "b"), records(path, "c"));
+    let (code, _, error) = nocebo(path, &format!("{attack} --store-as png --out no"));
+    assert!(code == 2 && error.contains("jpeg:90"), "{error}");
+}
+
+#[test]
 fn frozen_weights_stay_and_an_unknown_one_is_refused() {
     let folder = trained();
     let weights = |name: &str| onnx::read(&folder.path().join(name)).unwrap().constants;
@@ -738,6 +778,27 @@ fn volumes_are_attacked_in_their_own_steps_and_described() {
         fooled += usize::from(sample["success_after_storage"] == true && sample["wrong_before"] == false);
     }
     assert!(fooled > 0, "{attack}");
+    // One of them, without a label.
+    let shown = succeed(path, "data inspect ct/01.nii.gz --unit HU");
+    assert!(shown.contains("[1, 4, 4, 4]") && shown.contains("none") && !shown.contains("samples"), "{shown}");
+    succeed(
+        path,
+        "attack --model m.onnx --data ct/01.nii.gz --unit HU --attack pgd --threat linf:10HU --seed 1 --out one",
+    );
+    let one: serde_json::Value = serde_json::from_slice(&fs::read(path.join("one/attack.json")).unwrap()).unwrap();
+    assert_eq!(
+        (one["labels_from"].as_str(), one["samples"][0]["wrong_before"].as_bool()),
+        (Some("model"), Some(false))
+    );
+    let (clean, written) = (read(&path.join("ct/01.nii.gz")), read(&path.join("one/000000.nii.gz")));
+    let differences =
+        clean.samples().values().iter().zip(written.samples().values()).map(|(old, new)| (old - new).abs());
+    let differences: Vec<f32> = differences.collect();
+    assert!(differences.iter().all(|value| value % 2.0 == 0.0 && *value <= 10.0) && differences.contains(&10.0));
+    succeed(path, "run m.onnx --input ct/01.nii.gz --out ran");
+    assert_eq!(fs::read_dir(path.join("ran")).unwrap().count(), 1);
+    let (code, _, error) = nocebo(path, "audit --model m.onnx --data ct/01.nii.gz --threat linf:1 --out no");
+    assert!(code == 3 && error.contains("one image"), "{code} {error}");
 }
 
 fn records(folder: &Path, out: &str) -> Vec<u8> {

@@ -129,6 +129,20 @@ fn a_folder_of_ct_images_is_attacked_and_written_back_without_a_name() {
         assert_eq!(sample["distance_after_storage"].as_f64().unwrap(), f64::from(greatest));
     }
 
+    // One file, which has no label.
+    let one = attack.replace("--data ct", "--data ct/000001.dcm");
+    shown += &succeed(folder, &format!("{one} --out out/one"));
+    assert!(shown.contains("decision of the model itself"), "{shown}");
+    let record: serde_json::Value =
+        serde_json::from_slice(&fs::read(folder.join("out/one/attack.json")).unwrap()).unwrap();
+    assert_eq!((record["labels_from"].as_str(), record["samples"].as_array().unwrap().len()), (Some("model"), 1));
+    let (source, copy) = (stored(&folder.join("ct/000001.dcm")), stored(&folder.join("out/one/000000.dcm")));
+    let greatest = source.iter().zip(&copy).map(|(old, new)| (old - new).abs()).max().unwrap();
+    assert_eq!(record["samples"][0]["distance_after_storage"].as_f64().unwrap(), f64::from(greatest));
+    assert!((1..=10).contains(&greatest) && record["samples"][0]["wrong_before"] == false, "{greatest} HU, {record:#}");
+    shown += &succeed(folder, "data inspect ct/000001.dcm");
+    shown += &succeed(folder, "run out/m.onnx --input ct/000001.dcm --out out/run");
+
     // What the model says of the files is what the record says.
     let again =
         "attack --model out/m.onnx --data out/adversarial --attack noise --threat linf:0 --split train --out out/again";

@@ -243,23 +243,36 @@ enum Place {
 
 /// An epsilon as a user writes it: a number in the unit of the data, or with a suffix.
 ///
-/// `4` is four of the domain's units, `10HU` asserts the unit, `4/255range` or `0.1range` is a fraction of the
-/// distance between the bounds, `0.1sd` is in standard deviations of the data. `inf` is no limit but the bounds.
-#[derive(Clone, Copy, Debug, PartialEq)]
+/// `4` is four of the domain's units, `10HU` asserts the unit by its symbol, whatever it is (`gl` for grey levels), `4/255range` or
+/// `0.1range` is a fraction of the distance between the bounds, `0.1sd` is in standard deviations of the data. `inf` is no limit but
+/// the bounds.
+#[derive(Clone, Debug, PartialEq)]
 pub struct Budget {
     value: f64,
     unit: BudgetUnit,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 enum BudgetUnit {
     Data,
     Range,
     StandardDeviation,
-    Hounsfield,
-    Millivolt,
-    Microvolt,
-    GreyLevel,
+    /// By the symbol of a unit.
+    Named(String),
+}
+
+/// Length of the number or fraction that a text begins with; an `e` belongs to it where digits follow.
+fn length_of_number(text: &str) -> usize {
+    let bytes = text.as_bytes();
+    let is_exponent = |at: usize| {
+        let digits = if matches!(bytes.get(at + 1), Some(b'+' | b'-')) { at + 2 } else { at + 1 };
+        bytes.get(digits).is_some_and(u8::is_ascii_digit)
+    };
+    let belongs = |at: usize| match bytes[at] {
+        b'e' | b'E' => is_exponent(at),
+        byte => byte.is_ascii_digit() || b".+-/ ".contains(&byte),
+    };
+    (0..bytes.len()).find(|&at| !belongs(at)).unwrap_or(bytes.len())
 }
 
 impl FromStr for Budget {
@@ -272,17 +285,13 @@ impl FromStr for Budget {
         if text.eq_ignore_ascii_case("inf") {
             return Ok(Self { value: f64::INFINITY, unit: BudgetUnit::Data });
         }
-        let split = text.find(|c: char| c.is_ascii_alphabetic() && !matches!(c, 'e' | 'E')).unwrap_or(text.len());
-        let (number, suffix) = text.split_at(split);
-        let unit = match suffix.trim().to_ascii_lowercase().as_str() {
+        let (number, suffix) = text.split_at(length_of_number(text));
+        let unit = match suffix.trim() {
             "" => BudgetUnit::Data,
-            "range" => BudgetUnit::Range,
-            "sd" => BudgetUnit::StandardDeviation,
-            "hu" => BudgetUnit::Hounsfield,
-            "mv" => BudgetUnit::Millivolt,
-            "uv" => BudgetUnit::Microvolt,
-            "gl" => BudgetUnit::GreyLevel,
-            _ => return Err(refuse()),
+            suffix if suffix.eq_ignore_ascii_case("range") => BudgetUnit::Range,
+            suffix if suffix.eq_ignore_ascii_case("sd") => BudgetUnit::StandardDeviation,
+            suffix if suffix.contains(',') => return Err(refuse()),
+            suffix => BudgetUnit::Named(suffix.to_owned()),
         };
         let parse = |part: &str| part.trim().parse::<f64>().map_err(|_| refuse());
         let value = match number.split_once('/') {
@@ -306,22 +315,19 @@ impl Budget {
         use crate::Unit;
         // Values that are in standard deviations already.
         let standard_deviation = if *domain.unit() == Unit::StandardDeviation { 1.0 } else { standard_deviation };
-        let asserted = match self.unit {
-            BudgetUnit::Data => None,
-            BudgetUnit::Range => return Ok((self.value * f64::from(domain.range())) as f32),
-            BudgetUnit::StandardDeviation => return Ok((self.value * f64::from(standard_deviation)) as f32),
-            BudgetUnit::Hounsfield => Some(Unit::Hounsfield),
-            BudgetUnit::Millivolt => Some(Unit::Millivolt),
-            BudgetUnit::Microvolt => Some(Unit::Microvolt),
-            BudgetUnit::GreyLevel => Some(Unit::GreyLevel),
-        };
-        match asserted {
-            Some(unit) if unit != *domain.unit() => Err(Error::mismatch(
-                "unit of epsilon",
-                format!("{} (the unit of the data)", domain.unit().symbol()),
-                unit.symbol(),
-            )),
-            _ => Ok(self.value as f32),
+        match &self.unit {
+            BudgetUnit::Data => Ok(self.value as f32),
+            BudgetUnit::Range => Ok((self.value * f64::from(domain.range())) as f32),
+            BudgetUnit::StandardDeviation => Ok((self.value * f64::from(standard_deviation)) as f32),
+            BudgetUnit::Named(name) => {
+                let symbol = domain.unit().symbol();
+                let short = *domain.unit() == Unit::GreyLevel && name.eq_ignore_ascii_case("gl");
+                if short || name.eq_ignore_ascii_case(symbol) {
+                    return Ok(self.value as f32);
+                }
+                let expected = format!("{symbol} (the unit of the data), sd, range or no unit");
+                Err(Error::mismatch("unit of epsilon", expected, name))
+            }
         }
     }
 }
@@ -394,11 +400,25 @@ mod tests {
         assert_eq!("0.1sd".parse::<Budget>().unwrap().resolve(&config.try_into().unwrap(), 50.0).unwrap(), 0.1);
         let message = resolve("10HU").unwrap_err().to_string();
         assert!(message.contains("expected grey levels") && message.contains("got HU"), "{message}");
+        // Any unit by the name that the data give it.
+        for (unit, text, epsilon) in [
+            ("NU", "0.01NU", 0.01),
+            ("eV", "2e-3eV", 0.002),
+            ("mm/s", "3 mm/s", 3.0),
+            ("%", "5%", 5.0),
+            ("µV", "1/2µV", 0.5),
+        ] {
+            let config = crate::DomainConfig { unit: crate::Unit::Other(unit.to_owned()), ..images().config().clone() };
+            let domain: Domain = config.try_into().unwrap();
+            assert_eq!(text.parse::<Budget>().unwrap().resolve(&domain, 1.0).unwrap(), epsilon, "{text}");
+            let message = "4px".parse::<Budget>().unwrap().resolve(&domain, 1.0).unwrap_err().to_string();
+            assert!(message.contains(&format!("expected {unit}")) && message.contains("got px"), "{message}");
+        }
     }
 
     #[test]
     fn budgets_that_mean_nothing_are_refused() {
-        for text in ["", "-1", "NaN", "-inf", "infHU", "inf/2", "8/0", "x", "4px", "1,2", "--", "1e39", "1e999"] {
+        for text in ["", "-1", "NaN", "-inf", "infHU", "inf/2", "8/0", "x", "1,2", "--", "1e39", "1e999"] {
             assert!(text.parse::<Budget>().is_err(), "{text}");
         }
         for text in ["4", "linf", "l3:4", "linf:", "linf:1,,2", "linf:-1"] {

@@ -12,6 +12,7 @@ use nocebo_core::segmentation::IGNORED;
 use nocebo_core::{Domain, Label, Samples, Seed, has_finding};
 
 use crate::formats::beats;
+use crate::formats::picture::Kind;
 use crate::formats::table::Table;
 use crate::formats::volumes::Files;
 use crate::{DataError, Order, Split};
@@ -45,6 +46,8 @@ pub(crate) enum Origin {
     Table(Arc<Table>),
     /// Volumes, of which samples are the centre.
     Volumes(Arc<Files>),
+    /// Pictures that are written back as this kind.
+    Pictures(Kind),
 }
 
 /// What a data set is written as, and read back from.
@@ -62,6 +65,46 @@ pub(crate) enum Form<'a> {
     Recordings,
     /// Pictures, with masks where there are any.
     Pictures,
+}
+
+/// One image that comes without a label.
+#[derive(Clone, Debug)]
+pub struct Unlabelled(Dataset);
+
+impl Unlabelled {
+    /// The sample.
+    pub fn samples(&self) -> &Samples {
+        &self.0.samples
+    }
+
+    /// Unit, bounds and storage step of its values.
+    pub fn domain(&self) -> &Domain {
+        &self.0.domain
+    }
+
+    /// Its file.
+    pub fn source(&self) -> &str {
+        &self.0.source
+    }
+
+    /// A data set of this one sample.
+    ///
+    /// # Errors
+    ///
+    /// When the label does not fit the classes, or there are fewer than two classes (one finding).
+    pub fn labelled(self, label: Label, class_names: Vec<String>) -> Result<Dataset, DataError> {
+        let (samples, labels) = (self.0.samples, vec![label]);
+        let positions = samples.elements() / samples.shape()[0];
+        check_labels(&self.0.source, &labels, &class_names, 1, positions)?;
+        Ok(Dataset { samples, labels, class_names, ..self.0 })
+    }
+
+    /// What a reader of data sets made of a folder of one file, with a label that means nothing.
+    pub(crate) fn from_one(data: Dataset, source: &str) -> Self {
+        let meant = |warning: &Warning| !matches!(warning, Warning::MissingClass { .. });
+        let warnings = data.warnings.into_iter().filter(meant).collect();
+        Self(Dataset { warnings, source: source.to_owned(), ..data })
+    }
 }
 
 /// Something that was noticed while reading and that may change a result.
@@ -260,6 +303,14 @@ impl Dataset {
         }
     }
 
+    /// How a sample is stored that is written as a picture.
+    pub(crate) fn picture_kind(&self) -> Kind {
+        match self.origin {
+            Some(Origin::Pictures(kind)) => kind,
+            _ => Kind::Png,
+        }
+    }
+
     /// What the data are written as.
     pub(crate) fn form(&self) -> Form<'_> {
         match (&self.origin, &self.files) {
@@ -268,7 +319,7 @@ impl Dataset {
             (None, Some(files)) => Form::Dicom(files),
             (None, None) if beats::are_beats(self) => Form::Beats,
             (None, None) if self.frequency.is_some() => Form::Recordings,
-            (None, None) => Form::Pictures,
+            (None, None) | (Some(Origin::Pictures(_)), _) => Form::Pictures,
         }
     }
 

@@ -12,6 +12,7 @@ pub mod formats;
 pub mod options;
 pub mod phantoms;
 pub mod split;
+pub mod store;
 pub mod survey;
 
 use std::path::Path;
@@ -19,16 +20,17 @@ use std::path::Path;
 use nocebo_core::Samples;
 
 use dataset::Form;
-pub use dataset::{Dataset, Statistics, Warning};
+pub use dataset::{Dataset, Statistics, Unlabelled, Warning};
 pub use error::DataError;
 pub use options::{Limits, OpenOptions, Order};
 pub use split::{Fractions, Split, leaks};
+pub use store::StoreAs;
 pub use survey::Survey;
 
 /// Reads one split of a data set with the default [`OpenOptions`].
 ///
-/// `path` is an `.npz` file in the manner of MedMNIST ([`formats::npz`]), a table as CSV ([`formats::table`]), or a folder: of
-/// PNG or JPEG pictures ([`formats::folder`]), DICOM images ([`formats::dicom`]) or volumes ([`formats::volumes`]) with a
+/// `path` is an `.npz` file in the manner of MedMNIST ([`formats::npz`]), a table as CSV, Parquet or ARFF ([`formats::table`]), or a folder: of
+/// PNG, JPEG or TIFF pictures ([`formats::folder`]), DICOM images ([`formats::dicom`]) or volumes ([`formats::volumes`]) with a
 /// `labels.csv` or one folder a class; of pictures ([`formats::masks`]) or volumes and their masks; of pictures with boxes
 /// ([`formats::boxes`]); of WFDB records with annotated beats ([`formats::beats`]);
 /// or of WFDB or EDF records with a `labels.csv` ([`formats::recordings`]).
@@ -39,6 +41,25 @@ pub use survey::Survey;
 /// empty.
 pub fn open(path: impl AsRef<Path>, split: Split) -> Result<Dataset, DataError> {
     open_with(path, split, &OpenOptions::default())
+}
+
+/// Whether `path` is one volume, DICOM file or picture, which says nothing of classes.
+pub fn is_image(path: &Path) -> bool {
+    let name = formats::file_name(path);
+    path.is_file()
+        && (formats::volumes::has_volume_name(&name)
+            || formats::picture::has_picture_name(&name)
+            || formats::dicom::is_dicom(path))
+}
+
+/// Reads one volume, DICOM file or picture.
+///
+/// # Errors
+///
+/// As [`open_with`] of a folder that holds it.
+pub fn open_image(path: impl AsRef<Path>, options: &OpenOptions) -> Result<Unlabelled, DataError> {
+    let path = path.as_ref();
+    Ok(Unlabelled::from_one(formats::read_one(path, options)?, &formats::file_name(path)))
 }
 
 /// Writes the samples into the new folder `path` in the format that they came from: the lines of a table, volumes, DICOM images, WFDB or
@@ -121,16 +142,17 @@ fn read(path: &Path, split: Split, options: &OpenOptions) -> Result<Dataset, Dat
     let extension = path.extension().map(|extension| extension.to_string_lossy().to_ascii_lowercase());
     match extension.as_deref() {
         Some("npz") => formats::npz::read(path, split, options),
-        Some("csv") => formats::table::read(path, split, options),
-        _ if formats::dicom::is_dicom(path) => Err(DataError::refused(
+        Some("csv" | "parquet" | "arff") => formats::table::read(path, split, options),
+        _ if is_image(path) => Err(DataError::refused(
             &file,
-            "one DICOM file, which is no labelled data set",
-            "give a folder of them with a `labels.csv` or one folder a class; references of a DICOMDIR are never followed",
+            "one image, which is no labelled data set",
+            "give a folder of them with a `labels.csv` or one folder a class (`data inspect`, `attack` and `run` take one); references \
+             of a DICOMDIR are never followed",
         )),
         _ => Err(DataError::refused(
             &file,
             "a file of an unknown kind",
-            "give an .npz file in the manner of MedMNIST, a table as .csv, or a folder of PNG or JPEG pictures",
+            "give an .npz file in the manner of MedMNIST, a table as .csv, .parquet or .arff, or a folder of PNG, JPEG or TIFF pictures",
         )),
     }
 }

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use serde::Serialize;
 
-use nocebo_core::Column;
+use nocebo_core::{Column, Label};
 
 use crate::dataset::Form;
 use crate::{DataError, Dataset, OpenOptions, Split, Warning, leaks, open_with};
@@ -30,7 +30,7 @@ pub struct Survey {
     /// Samples a second of signals.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub frequency: Option<f64>,
-    /// `class`, `findings` or `mask`.
+    /// `class`, `findings`, `mask`, or `none` for one image.
     pub label: &'static str,
     /// Names of the classes or findings.
     pub classes: Vec<String>,
@@ -52,8 +52,9 @@ pub struct Survey {
 /// One split.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Part {
-    /// `train`, `validation` or `test`.
-    pub split: Split,
+    /// `train`, `validation` or `test`; nothing for one image.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub split: Option<Split>,
     /// Number of samples.
     pub samples: usize,
     /// Number of patients, where the data say who is who.
@@ -77,6 +78,14 @@ impl Survey {
     /// As [`open_with`]; a split without samples is none.
     pub fn of(path: impl AsRef<Path>, options: &OpenOptions) -> Result<Self, DataError> {
         let path = path.as_ref();
+        if crate::is_image(path) {
+            let image = crate::open_image(path, options)?;
+            let placeholder = image.labelled(Label::Class(0), vec![String::new(); 2])?;
+            let mut survey = Self::of_parts(path, &[(Split::Test, placeholder)])?;
+            (survey.label, survey.classes) = ("none", Vec::new());
+            survey.splits.iter_mut().for_each(|part| (part.split, part.counts) = (None, Vec::new()));
+            return Ok(survey);
+        }
         let options = OpenOptions { skip_unreadable: true, ..options.clone() };
         let (mut parts, mut empty) = (Vec::new(), None);
         for split in Split::ALL {
@@ -86,9 +95,15 @@ impl Survey {
                 Err(error) => return Err(error),
             }
         }
+        match empty {
+            Some(error) if parts.is_empty() => Err(error),
+            _ => Self::of_parts(path, &parts),
+        }
+    }
+
+    fn of_parts(path: &Path, parts: &[(Split, Dataset)]) -> Result<Self, DataError> {
         let Some((_, first)) = parts.first() else {
-            let file = crate::formats::file_name(path);
-            return Err(empty.unwrap_or(DataError::Empty { file, split: "whole".to_owned() }));
+            return Err(DataError::Empty { file: crate::formats::file_name(path), split: "whole".to_owned() });
         };
         let domain = first.domain();
         let ends = |values: &[f32]| {
@@ -125,7 +140,7 @@ impl Survey {
             columns: domain.columns().to_vec(),
             schema,
             splits: parts.iter().map(|(split, data)| part(*split, data)).collect(),
-            problems: problems(&parts),
+            problems: problems(parts),
         })
     }
 }
@@ -133,13 +148,13 @@ impl Survey {
 fn format_of(path: &Path, data: &Dataset) -> &'static str {
     let extension = path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("npz"));
     match data.form() {
-        Form::Table(_) => "table (CSV)",
+        Form::Table(_) => "table (CSV, Parquet, ARFF)",
         Form::Volumes(_) => "volumes (NIfTI, NRRD, MetaImage)",
         Form::Dicom(_) => "DICOM images",
         Form::Beats => "WFDB records with annotated beats",
         Form::Recordings => "records (WFDB, EDF)",
         Form::Pictures if extension => "arrays (npz)",
-        Form::Pictures => "pictures (PNG, JPEG)",
+        Form::Pictures => "pictures (PNG, JPEG, TIFF)",
     }
 }
 
@@ -147,7 +162,7 @@ fn part(split: Split, data: &Dataset) -> Part {
     let statistics = data.statistics();
     let ends = |[low, high]: [f32; 2], &value: &f32| [low.min(value), high.max(value)];
     Part {
-        split,
+        split: Some(split),
         samples: data.len(),
         patients: data.patients().map(|patients| patients.iter().collect::<BTreeSet<_>>().len()),
         counts: data.class_counts(),
@@ -224,7 +239,7 @@ mod tests {
         assert_eq!((survey.unit.as_str(), survey.label, survey.groups["sex"]), ("SD", "class", 2));
         let names: Vec<&str> = survey.columns.iter().map(|column| column.name.as_str()).collect();
         assert_eq!((names, survey.mutable), (vec!["sex=f", "sex=m", "a", "b"], 2));
-        let of = |part: &Part| (part.split, part.samples, part.patients, part.counts.clone());
+        let of = |part: &Part| (part.split.unwrap(), part.samples, part.patients, part.counts.clone());
         assert_eq!(of(&survey.splits[0]), (Split::Train, 4, Some(3), vec![3, 1]));
         assert_eq!(of(&survey.splits[2]), (Split::Test, 2, Some(2), vec![1, 1]));
         let all = survey.problems.join("\n");
@@ -257,7 +272,7 @@ mod tests {
         assert_eq!(survey.splits.iter().map(|part| part.samples).sum::<usize>(), 19);
         assert_eq!(
             (survey.bounds, survey.step, survey.format.as_str()),
-            ([0.0, 255.0], [1.0, 1.0], "pictures (PNG, JPEG)")
+            ([0.0, 255.0], [1.0, 1.0], "pictures (PNG, JPEG, TIFF)")
         );
         let all = survey.problems.join("\n");
         for expected in ["`000002.png` was left out", "are constant", "repeat another"] {

@@ -289,12 +289,11 @@ fn threat_text(audit: &Audit) -> String {
     fact("Allowed change", &escape(budgets.join("; ")));
     let both: Vec<String> = audit.threats.iter().map(|threat| escape(&threat.budget)).collect();
     fact("The same in both units", &both.join("; "));
-    if let Some(justification) = &settings.justification {
-        fact("Why these budgets", &escape(justification));
-    }
-    if let Some(protocol) = &settings.protocol {
-        fact("Protocol", &escape(protocol));
-    }
+    let stored =
+        settings.store_as.map(|store| format!("{store}, with loss; success after storage is judged on what is left"));
+    let said =
+        [("Why these budgets", &settings.justification), ("Stored as", &stored), ("Protocol", &settings.protocol)];
+    said.into_iter().for_each(|(name, text)| text.iter().for_each(|text| fact(name, &escape(text))));
     if data.mutable_elements < data.shape.iter().product() {
         let total: usize = data.shape.iter().product();
         fact("Where", &format!("{} of {total} elements may change; the rest is fixed", data.mutable_elements));

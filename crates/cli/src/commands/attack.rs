@@ -21,6 +21,7 @@ pub(crate) fn run(arguments: &Attack, global: &Global) -> Result<(), Failure> {
     let (Loaded { model, .. }, data) = load::model_and_samples(&arguments.samples, global)?;
     let deviation = load::standard_deviation(&arguments.samples.source, &data, global)?;
     let threat = load::threat(&arguments.threat, data.domain(), deviation)?;
+    arguments.store_as.iter().try_for_each(|store| store.check(data.domain())).or_usage()?;
     let mut named = load::attacks(&arguments.attack)?;
     let (Some(named), true) = (named.pop(), named.is_empty()) else {
         return Err(Failure::usage("--attack: exactly one attack is needed"));
@@ -70,7 +71,10 @@ pub(crate) fn run(arguments: &Attack, global: &Global) -> Result<(), Failure> {
         .and_then(|samples| samples.with_indices(data.samples().indices().to_vec()));
     let perturbed = data.clone().with_samples(stored.or_incomplete()?).or_incomplete()?;
     nocebo_data::write(&arguments.out, &perturbed).or_usage()?;
-    let stored = nocebo_data::read_back(&arguments.out, &perturbed).or_incomplete()?;
+    let mut stored = nocebo_data::read_back(&arguments.out, &perturbed).or_incomplete()?;
+    if let Some(store) = arguments.store_as {
+        stored = store.store(&stored, data.domain()).or_incomplete()?;
+    }
     for rows in rows.chunks(arguments.samples.draw.batch_size) {
         let (clean, goal) = part(&data, rows);
         let stored = stored.select(rows);
@@ -86,18 +90,21 @@ pub(crate) fn run(arguments: &Attack, global: &Global) -> Result<(), Failure> {
         (count("success"), count("success_after_storage"), count("wrong_before"), records.len());
     let summary = json!({
         "attack": named.name,
+        "labels_from": if nocebo_data::is_image(&arguments.samples.source.data) { "model" } else { "data" },
         "settings": named.settings,
         "learned_from": learned_from,
         "norm": threat.norm(),
         "epsilon": if threat.epsilon().is_finite() { json!(threat.epsilon()) } else { json!("inf") },
         "unit": threat.domain().unit().symbol(),
+        "stored_as": arguments.store_as.map(|store| store.to_string()),
         "seed": global.seed,
         "samples": records,
     });
     let text = serde_json::to_string_pretty(&summary).or_incomplete()?;
     nocebo_core::write_file(&arguments.out.join("attack.json"), text.as_bytes()).or_incomplete()?;
     println!("{all} samples, {wrong} wrong before the attack");
-    println!("{success} wrong as computed, {survived} wrong when read back from the files");
+    let how = arguments.store_as.map_or("from the files".to_owned(), |store| format!("as {store}"));
+    println!("{success} wrong as computed, {survived} wrong when read back {how}");
     println!("wrote {}", arguments.out.display());
     Ok(())
 }

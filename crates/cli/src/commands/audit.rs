@@ -71,6 +71,7 @@ fn from_flags(arguments: &Audit, global: &Global) -> Result<Recipe, Failure> {
     recipe.data.unit.clone_from(&arguments.open.unit);
     recipe.data.bounds = arguments.open.bounds;
     recipe.data.window = arguments.open.window;
+    recipe.data.store_as = arguments.store_as;
     recipe.data.serious = arguments.open.serious;
     recipe.data.tolerance = arguments.open.tolerance;
     recipe.data.learn_from = arguments.learning.learn_from.map(split);
@@ -186,6 +187,7 @@ fn carry_out(mut recipe: Recipe, folder: &Path, arguments: &Audit, global: &Glob
         keep_samples: recipe.report.keep_samples,
         gates: recipe.gates.clone(),
         protocol: title,
+        store_as: recipe.data.store_as,
         channel: recipe.threat.channel.clone(),
         justification: recipe.threat.justification.clone(),
         ..AuditSettings::new(threats)

@@ -42,7 +42,8 @@ fn in_words(survey: &Survey) {
     if let Some(frequency) = survey.frequency {
         line("frequency", &format!("{frequency} Hz"));
     }
-    line("label", &format!("{} of {}: {}", survey.label, survey.classes.len(), survey.classes.join(", ")));
+    let classes = format!(" of {}: {}", survey.classes.len(), survey.classes.join(", "));
+    line("label", &format!("{}{}", survey.label, if survey.classes.is_empty() { "" } else { &classes }));
     for (name, values) in &survey.groups {
         line("subgroups", &format!("{name}: {values} values"));
     }
@@ -54,7 +55,9 @@ fn in_words(survey: &Survey) {
         let patients = part.patients.map_or(String::new(), |count| format!(", {count} patient(s)"));
         let counts: Vec<String> =
             survey.classes.iter().zip(&part.counts).map(|(class, count)| format!("{class} {count}")).collect();
-        line(&part.split.to_string(), &format!("{} samples{patients}: {}", part.samples, counts.join(", ")));
+        if let Some(split) = part.split {
+            line(&split.to_string(), &format!("{} samples{patients}: {}", part.samples, counts.join(", ")));
+        }
         let [least, greatest] = part.range;
         let shown = |values: &[f32]| {
             let first: Vec<String> = values.iter().take(4).map(|value| format!("{value:.4}")).collect();

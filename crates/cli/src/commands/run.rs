@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use nocebo_data::OpenOptions;
 use nocebo_data::formats::npy::{self, Array};
 use nocebo_engine::Engine;
 use nocebo_graph::{Dimension, ElementType, Executor, Graph, Tensor, onnx};
@@ -113,10 +114,15 @@ fn numpy_name(element: ElementType) -> &'static str {
     }
 }
 
-/// An array (`.npy`), or a tensor of ONNX's own tests (`.pb`).
+/// An array (`.npy`), a tensor of ONNX's own tests (`.pb`), or a batch of one image or volume in its unit.
 fn read(path: &Path) -> Result<Tensor, Failure> {
     if path.extension().is_some_and(|end| end == "pb") {
         return onnx::read_tensor(path).or_load();
+    }
+    if nocebo_data::is_image(path) {
+        let image = nocebo_data::open_image(path, &OpenOptions::default()).or_load()?;
+        let shape = [&[1], image.samples().shape()].concat();
+        return Tensor::floats(&shape, image.samples().values().to_vec()).or_load();
     }
     let Array { element, shape, bytes } = npy::read_array(path, LARGEST_INPUT).or_load()?;
     let known = ElementType::all().find(|known| numpy_name(*known) == element);

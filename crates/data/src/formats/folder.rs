@@ -1,4 +1,5 @@
-//! A folder of PNG or JPEG pictures, with a `labels.csv` or one folder a class; written back as PNG.
+//! A folder of PNG, JPEG or TIFF pictures, with a `labels.csv` or one folder a class; written back as PNG, as TIFF where all
+//! were that.
 //!
 //! Pictures with masks have a layout of their own, see [`masks`]. Of others three layouts are read:
 //!
@@ -24,7 +25,8 @@ use nocebo_core::{Domain, DomainConfig, Field, Label, Samples, Unit};
 
 use super::labels::named;
 use super::masks;
-use super::picture::{self, Picture};
+use super::picture::{self, Kind, Picture};
+use crate::dataset::Origin;
 use crate::split::{assign, shared_patients};
 use crate::{DataError, Dataset, OpenOptions, Split, Warning};
 
@@ -48,6 +50,17 @@ pub(super) struct Listing {
 }
 
 impl Listing {
+    /// One file that has no label.
+    pub(super) fn of_one(file: &str) -> Self {
+        Self {
+            files: vec![file.to_owned()],
+            labels: vec![Label::Class(0)],
+            class_names: vec![String::new(); 2],
+            splits: Some(vec![Split::Test]),
+            ..Self::default()
+        }
+    }
+
     /// The rows of a split: as the listing says, with a warning where patients are in two of them, or else drawn.
     pub(super) fn rows_of(
         &mut self,
@@ -123,7 +136,7 @@ pub(super) fn patient_warnings(splits: &[Split], patients: Option<&[String]>) ->
     pairs.into_iter().filter_map(|pair| shared_patients(pair, &of(pair.0), &of(pair.1))).collect()
 }
 
-fn read_pictures(
+pub(super) fn read_pictures(
     path: &Path,
     folder: &str,
     split: Split,
@@ -133,6 +146,7 @@ fn read_pictures(
 ) -> Result<Dataset, DataError> {
     let mut values = Vec::new();
     let mut first: Option<(usize, [usize; 3], u8)> = None;
+    let mut kind = Kind::Tiff;
     let mut kept = Vec::with_capacity(rows.len());
     for row in rows {
         let file = &listing.files[row];
@@ -157,6 +171,9 @@ fn read_pictures(
         }
         let total = (values.len() + picture.values.len()) as u64;
         DataError::check_limit(folder, "values of all pictures", options.limits.values, total)?;
+        if picture.kind != Kind::Tiff {
+            kind = Kind::Png;
+        }
         append(&mut values, picture);
         kept.push(row);
     }
@@ -164,7 +181,7 @@ fn read_pictures(
         return Err(DataError::Empty { file: folder.to_owned(), split: split.to_string() });
     };
     let domain = domain_of(shape, bits, options)?;
-    listing.dataset((folder, split), &kept, values, domain)
+    Ok(listing.dataset((folder, split), &kept, values, domain)?.with_origin(Origin::Pictures(kind)))
 }
 
 /// What the values of pictures mean.
@@ -262,11 +279,11 @@ fn list_pictures(
             listing.files.push(file);
             texts.push(class.to_owned());
         } else {
-            listing.warnings.push(Warning::SkippedFile { file, reason: "not named as PNG or JPEG".to_owned() });
+            listing.warnings.push(Warning::SkippedFile { file, reason: "not named as PNG, JPEG or TIFF".to_owned() });
         }
     }
     if listing.files.len() == before {
-        return Err(DataError::format(folder, "content of a class folder", "PNG or JPEG pictures", "none"));
+        return Err(DataError::format(folder, "content of a class folder", "PNG, JPEG or TIFF pictures", "none"));
     }
     Ok(())
 }
@@ -398,7 +415,7 @@ fn checked_path(file: &str, place: &str) -> Result<String, DataError> {
     Ok(file.to_owned())
 }
 
-/// Writes the samples as PNG pictures with a `labels.csv` into the new folder `path`, under a temporary name until it
+/// Writes the samples as pictures (TIFF where they were read from such, else PNG) with a `labels.csv` into the new folder `path`, under a temporary name until it
 /// is complete.
 ///
 /// Masks are written as [`masks`] says. Pictures have 8 bits when the domain ends at 255 or below, else 16. They are named by the index of the sample.
@@ -437,13 +454,13 @@ pub(crate) fn read_back(path: &Path, data: &Dataset) -> Result<Samples, DataErro
     let folder = if data.is_segmentation() { path.join(masks::IMAGES) } else { path.to_owned() };
     let mut values = Vec::with_capacity(data.samples().values().len());
     for &index in data.samples().indices() {
-        let name = picture_name(index);
+        let name = picture_name(index, data.picture_kind());
         values.extend(picture::read(&folder.join(&name), &name, u64::MAX)?.values);
     }
     Ok(Samples::new(values, data.samples().shape())?)
 }
 
-/// Name and PNG bytes of each sample.
+/// Name and bytes of the picture of each sample.
 pub(super) fn encoded(data: &Dataset) -> Result<Vec<(String, Vec<u8>)>, DataError> {
     let samples = data.samples();
     let &[channels @ (1 | 3), height, width] = samples.shape() else {
@@ -452,22 +469,21 @@ pub(super) fn encoded(data: &Dataset) -> Result<Vec<(String, Vec<u8>)>, DataErro
     };
     let Some(bits) = super::grey_bits(data.domain()) else {
         let reason = "only whole numbers from 0 to 65535 can be pictures; write another format";
-        return Err(nocebo_core::Error::unsupported("a PNG picture of this domain", reason).into());
+        return Err(nocebo_core::Error::unsupported("a picture of this domain", reason).into());
     };
     (0..samples.len())
         .map(|row| {
-            let name = picture_name(samples.indices()[row]);
+            let name = picture_name(samples.indices()[row], data.picture_kind());
             let values = on_grid(row, samples.row(row), data.domain(), bits)?;
-            let mut bytes = Vec::new();
-            picture::write_png(&mut bytes, [channels, height, width], bits, &values)
-                .map_err(|error| DataError::Write { file: name.clone(), source: error.into() })?;
+            let bytes = picture::encode(data.picture_kind(), [channels, height, width], bits, &values)
+                .map_err(DataError::writing(&name))?;
             Ok((name, bytes))
         })
         .collect()
 }
 
-pub(super) fn picture_name(index: u64) -> String {
-    format!("{index:06}.png")
+pub(super) fn picture_name(index: u64, kind: Kind) -> String {
+    format!("{index:06}.{}", if kind == Kind::Tiff { "tif" } else { "png" })
 }
 
 fn on_grid(sample: usize, row: &[f32], domain: &Domain, bits: u8) -> Result<Vec<u16>, DataError> {
@@ -537,6 +553,33 @@ mod tests {
 
     fn levels(data: &Dataset) -> Vec<f32> {
         data.samples().rows().map(|row| row[0]).collect()
+    }
+
+    #[test]
+    fn pictures_of_tiff_come_back_as_tiff_and_mixed_ones_as_png() {
+        let (_parent, path) = folder(&[], Some("file,label\na.tif,0\nb.TIFF,1\nc.tif,0\nd.tif,1\n"));
+        let shape = [3, 1, 2];
+        for (at, name) in (0..).zip(["a.tif", "b.TIFF", "c.tif", "d.tif"]) {
+            let values: Vec<u16> = (0..6).map(|value| 9000 * value + at).collect();
+            fs::write(path.join(name), picture::encode(Kind::Tiff, shape, 16, &values).unwrap()).unwrap();
+        }
+        let all = crate::Fractions { train: 1.0, validation: 0.0, test: 0.0 };
+        let options = OpenOptions { fractions: all, ..OpenOptions::default() };
+        let open = || crate::open_with(&path, Split::Train, &options).unwrap();
+        let data = open();
+        assert_eq!(data.samples().row(1)[..2], [1.0, 9001.0]);
+        crate::write(path.join("out"), &data).unwrap();
+        let stored = picture::read(&path.join("out/000003.tif"), "000003.tif", 100).unwrap();
+        assert_eq!((stored.bits, stored.values.as_slice()), (16, data.samples().row(3)));
+        assert_eq!(crate::read_back(path.join("out"), &data).unwrap(), *data.samples());
+        fs::write(path.join("d.tif"), b"").unwrap();
+        fs::rename(path.join("d.tif"), path.join("d.png")).unwrap();
+        picture::write_png(File::create(path.join("d.png")).unwrap(), shape, 16, &[5; 6]).unwrap();
+        fs::write(path.join(TABLE), "file,label\na.tif,0\nd.png,1\n").unwrap();
+        let mixed = open();
+        crate::write(path.join("mixed"), &mixed).unwrap();
+        assert_eq!(crate::read_back(path.join("mixed"), &mixed).unwrap(), *mixed.samples());
+        assert!(path.join("mixed/000000.png").is_file());
     }
 
     #[test]

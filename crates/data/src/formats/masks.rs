@@ -1,4 +1,4 @@
-//! Folders of pictures with masks: `image/NAME` and `label/NAME.png`, one mask a picture.
+//! Folders of pictures with masks: `image/NAME` and `label/NAME.png` (or `.tif`, `.tiff`), one mask a picture.
 //!
 //! The two folders lie in the data set itself, or in `train`, `val` and `test` folders; of the latter those without a
 //! `label` folder are left out with a warning. Where only one part has labels, or there are no parts, the pictures in the
@@ -17,7 +17,8 @@ use nocebo_core::segmentation::IGNORED;
 use nocebo_core::{Label, Samples};
 
 use super::folder::{domain_of, encoded, entries};
-use super::picture::{self, Picture};
+use super::picture::{self, Kind, Picture};
+use crate::dataset::Origin;
 use crate::{DataError, Dataset, OpenOptions, Split, Warning};
 
 pub(super) const IMAGES: &str = "image";
@@ -43,7 +44,7 @@ struct Pair {
 ///
 /// # Errors
 ///
-/// When a picture has no mask, a mask is no 8-bit grey PNG or has another size than its picture, pictures differ in size,
+/// When a picture has no mask, a mask is no 8-bit grey PNG or TIFF or has another size than its picture, pictures differ in size,
 /// the values of the masks are no classes, or the split is empty.
 pub fn read(path: &Path, split: Split, options: &OpenOptions) -> Result<Dataset, DataError> {
     let folder = super::file_name(path);
@@ -72,6 +73,7 @@ pub fn read(path: &Path, split: Split, options: &OpenOptions) -> Result<Dataset,
     let Some(&first) = rows.first() else { return Err(DataError::Empty { file: folder, split: split.to_string() }) };
     let mut values = Vec::new();
     let mut labels = Vec::with_capacity(rows.len());
+    let mut kind = Kind::Tiff;
     let like = picture::read(&path.join(&pairs[first].image), &pairs[first].image, options.limits.pixels)?;
     for &row in &rows {
         let Pair { image, mask, .. } = &pairs[row];
@@ -88,12 +90,16 @@ pub fn read(path: &Path, split: Split, options: &OpenOptions) -> Result<Dataset,
         }
         let total = (values.len() + picture.values.len()) as u64;
         DataError::check_limit(&folder, "values of all pictures", options.limits.values, total)?;
+        if picture.kind != Kind::Tiff {
+            kind = Kind::Png;
+        }
         values.extend(picture.values);
         labels.push(Label::Mask(masks[row].values.iter().map(|value| classes[*value as usize]).collect()));
     }
     let domain = domain_of(like.shape, like.bits, options)?;
     let samples = Samples::new(values, &like.shape)?.with_indices(rows.iter().map(|&row| row as u64).collect())?;
-    Ok(Dataset::new(format!("{folder}, {split} split"), samples, labels, class_names, domain)?.warned(warnings))
+    let data = Dataset::new(format!("{folder}, {split} split"), samples, labels, class_names, domain)?;
+    Ok(data.warned(warnings).with_origin(Origin::Pictures(kind)))
 }
 
 /// All pairs in the order of parts and names.
@@ -117,14 +123,21 @@ fn list(path: &Path, folder: &str, warnings: &mut Vec<Warning>) -> Result<Vec<Pa
         for name in names {
             let image = format!("{images}/{name}");
             if !picture::has_picture_name(&name) {
-                warnings.push(Warning::SkippedFile { file: image, reason: "not named as PNG or JPEG".to_owned() });
+                warnings
+                    .push(Warning::SkippedFile { file: image, reason: "not named as PNG, JPEG or TIFF".to_owned() });
                 continue;
             }
             let stem = name.rsplit_once('.').map_or(name.as_str(), |(stem, _)| stem);
-            let mask = format!("{prefix}{MASKS}/{stem}.png");
-            if !path.join(&mask).is_file() {
-                return Err(DataError::format(&image, "mask of the picture", format!("a file `{mask}`"), "none"));
-            }
+            let named = |ending: &str| format!("{prefix}{MASKS}/{stem}.{ending}");
+            let Some(mask) = ["png", "tif", "tiff"].map(named).into_iter().find(|mask| path.join(mask).is_file())
+            else {
+                return Err(DataError::format(
+                    &image,
+                    "mask of the picture",
+                    format!("a file `{}`", named("png")),
+                    "none",
+                ));
+            };
             pairs.push(Pair { image, mask, part });
         }
     }
@@ -216,9 +229,9 @@ pub(super) fn write(path: &Path, data: &Dataset) -> Result<(), DataError> {
             super::write_new_file(&folder.join(IMAGES).join(name), |writer| writer.write_all(bytes))?;
             let Label::Mask(mask) = label else { continue };
             let values: Vec<u16> = mask.iter().map(|class| u16::from(levels[class])).collect();
-            super::write_new_file(&folder.join(MASKS).join(name), |writer| {
-                picture::write_png(writer, [1, shape[1], shape[2]], 8, &values).map_err(Into::into)
-            })?;
+            let bytes = picture::encode(data.picture_kind(), [1, shape[1], shape[2]], 8, &values);
+            let bytes = bytes.map_err(DataError::writing(name))?;
+            super::write_new_file(&folder.join(MASKS).join(name), |writer| writer.write_all(&bytes))?;
         }
         Ok(())
     })
@@ -263,6 +276,25 @@ mod tests {
         let bytes = |path: &Path| picture::decode(&fs::read(path).unwrap(), "f", 100).unwrap().values;
         assert_eq!(bytes(&out.join("label/000008.png")), [0.0, 255.0]);
         assert_eq!(bytes(&out.join("image/000009.png")), [9.0, 7.0]);
+    }
+
+    #[test]
+    fn masks_may_be_tiff_and_come_back_as_such() {
+        let folder = data_set(&[[0, 255]; 10]);
+        for at in 0..10 {
+            for part in ["image", "label"] {
+                fs::remove_file(folder.path().join(format!("{part}/{at:02}.png"))).unwrap();
+                let bytes = picture::encode(Kind::Tiff, [1, 1, 2], 8, &[0, 255]).unwrap();
+                fs::write(folder.path().join(format!("{part}/{at:02}.tif")), bytes).unwrap();
+            }
+        }
+        let test = open(&folder, Split::Test).unwrap();
+        assert_eq!(test.labels()[0], Label::Mask(vec![0, 1]));
+        let out = folder.path().join("out");
+        super::super::folder::write(&out, &test).unwrap();
+        let values = |name: &str| picture::read(&out.join(name), name, 100).unwrap().values;
+        assert_eq!((values("label/000008.tif"), values("image/000009.tif")), (vec![0.0, 255.0], vec![0.0, 255.0]));
+        assert_eq!(crate::read_back(&out, &test).unwrap(), *test.samples());
     }
 
     #[test]

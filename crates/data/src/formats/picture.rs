@@ -1,4 +1,4 @@
-//! One PNG or JPEG picture: 8 or 16 bit, grey or RGB, read without loss of depth; PNG is written.
+//! One PNG, JPEG or [TIFF](super::tiff) picture: 8 or 16 bit, grey or RGB, read without loss of depth; PNG and TIFF are written.
 //!
 //! The content decides the kind, not the name, and a name that contradicts it is an error. Size, kind and orientation
 //! are checked before anything is decoded. Refused: animations, JPEG with other than 8 bits, CMYK, lossless or
@@ -9,7 +9,7 @@
 //! Not noticed: a JPEG whose coded data stop early although its end marker stands; the decoder fills the rest.
 
 use std::fs::File;
-use std::io::{Cursor, Read, Write};
+use std::io::{self, Cursor, Read, Write};
 use std::path::Path;
 
 use zune_core::bytestream::ZCursor;
@@ -17,6 +17,7 @@ use zune_core::colorspace::ColorSpace;
 use zune_core::options::DecoderOptions;
 use zune_jpeg::JpegDecoder;
 
+use super::tiff;
 use crate::DataError;
 
 const PNG_SIGNATURE: &[u8] = b"\x89PNG\r\n\x1a\n";
@@ -28,6 +29,7 @@ const SCANS: usize = 100;
 /// A decoded picture.
 #[derive(Debug, PartialEq)]
 pub(crate) struct Picture {
+    pub(crate) kind: Kind,
     /// `[channels, height, width]`; 1 or 3 channels.
     pub(crate) shape: [usize; 3],
     /// Bits of a stored value, 8 or 16.
@@ -41,10 +43,12 @@ pub(crate) fn has_picture_name(name: &str) -> bool {
     promised_kind(name).is_some()
 }
 
+/// How a picture is stored.
 #[derive(Clone, Copy, Debug, PartialEq)]
-enum Kind {
+pub(crate) enum Kind {
     Png,
     Jpeg,
+    Tiff,
 }
 
 fn promised_kind(name: &str) -> Option<Kind> {
@@ -52,6 +56,7 @@ fn promised_kind(name: &str) -> Option<Kind> {
     match extension.to_ascii_lowercase().as_str() {
         "png" => Some(Kind::Png),
         "jpg" | "jpeg" => Some(Kind::Jpeg),
+        "tif" | "tiff" => Some(Kind::Tiff),
         _ => None,
     }
 }
@@ -73,8 +78,10 @@ pub(crate) fn decode(bytes: &[u8], file: &str, pixels: u64) -> Result<Picture, D
         Kind::Png
     } else if bytes.starts_with(&[0xff, 0xd8, 0xff]) {
         Kind::Jpeg
+    } else if tiff::SIGNATURES.iter().any(|signature| bytes.starts_with(signature)) {
+        Kind::Tiff
     } else {
-        return Err(DataError::format(file, "content", "a PNG or JPEG picture", guess(bytes)));
+        return Err(DataError::format(file, "content", "a PNG, JPEG or TIFF picture", guess(bytes)));
     };
     if let Some(promised) = promised_kind(file)
         && promised != kind
@@ -85,18 +92,17 @@ pub(crate) fn decode(bytes: &[u8], file: &str, pixels: u64) -> Result<Picture, D
     match kind {
         Kind::Png => decode_png(bytes, file, pixels),
         Kind::Jpeg => decode_jpeg(bytes, file, pixels),
+        Kind::Tiff => tiff::decode(bytes, file, pixels),
     }
 }
 
-/// What a file that is no PNG or JPEG looks like.
+/// What a file of another kind looks like.
 fn guess(bytes: &[u8]) -> &'static str {
     let starts = |signature: &[u8]| bytes.starts_with(signature);
     if bytes.is_empty() {
         "an empty file"
     } else if starts(b"GIF8") {
         "a GIF picture"
-    } else if starts(b"II*\0") || starts(b"MM\0*") || starts(b"II+\0") || starts(b"MM\0+") {
-        "a TIFF picture"
     } else if starts(b"RIFF") && bytes.get(8..12) == Some(b"WEBP") {
         "a WebP picture"
     } else if starts(b"BM") {
@@ -147,7 +153,7 @@ fn decode_png(bytes: &[u8], file: &str, pixels: u64) -> Result<Picture, DataErro
     for channel in 0..channels {
         values.extend((0..area).map(|pixel| f32::from(value(pixel * stored + channel))));
     }
-    Ok(Picture { shape: [channels, height as usize, width as usize], bits, values })
+    Ok(Picture { kind: Kind::Png, shape: [channels, height as usize, width as usize], bits, values })
 }
 
 fn decode_jpeg(bytes: &[u8], file: &str, pixels: u64) -> Result<Picture, DataError> {
@@ -178,7 +184,7 @@ fn decode_jpeg(bytes: &[u8], file: &str, pixels: u64) -> Result<Picture, DataErr
     for channel in 0..channels {
         values.extend((0..area).map(|pixel| f32::from(data[pixel * channels + channel])));
     }
-    Ok(Picture { shape: [channels, header.height, header.width], bits: 8, values })
+    Ok(Picture { kind: Kind::Jpeg, shape: [channels, header.height, header.width], bits: 8, values })
 }
 
 /// What can be known about a JPEG without decoding it.
@@ -281,6 +287,17 @@ fn orientation(segment: &[u8]) -> Option<u16> {
         .find_map(|entry| if short(entry)? == 0x0112 { short(entry + 8) } else { None })
 }
 
+/// The bytes of a picture without loss, as TIFF or else as PNG: `values` channel by channel, whole numbers below 2 to the power of
+/// `bits`.
+pub(crate) fn encode(kind: Kind, shape: [usize; 3], bits: u8, values: &[u16]) -> io::Result<Vec<u8>> {
+    if kind == Kind::Tiff {
+        return tiff::encode(shape, bits, values);
+    }
+    let mut bytes = Vec::new();
+    write_png(&mut bytes, shape, bits, values)?;
+    Ok(bytes)
+}
+
 /// Writes a picture as PNG: `values` channel by channel, whole numbers below 2 to the power of `bits`.
 pub(crate) fn write_png(
     writer: impl Write,
@@ -357,7 +374,7 @@ mod tests {
     #[test]
     fn sixteen_bits_stay_sixteen_bits() {
         let picture = decode(&png([1, 1, 3], 16, &[0, 4095, 65535]), "a.png", LIMIT).unwrap();
-        assert_eq!(picture, Picture { shape: [1, 1, 3], bits: 16, values: vec![0.0, 4095.0, 65535.0] });
+        assert_eq!((picture.shape, picture.bits, picture.values), ([1, 1, 3], 16, vec![0.0, 4095.0, 65535.0]));
     }
 
     #[test]
@@ -378,7 +395,7 @@ mod tests {
         let grey = hex(GREY_JPEG);
         assert_eq!(
             decode(&grey, "a.jpg", LIMIT).unwrap(),
-            Picture { shape: [1, 8, 8], bits: 8, values: vec![200.0; 64] }
+            Picture { kind: Kind::Jpeg, shape: [1, 8, 8], bits: 8, values: vec![200.0; 64] }
         );
         let rgb = decode(&hex(RGB_JPEG), "a.JPEG", LIMIT).unwrap();
         assert_eq!(rgb.shape, [3, 8, 8]);
@@ -493,9 +510,8 @@ mod tests {
         let good = png([1, 1, 1], 8, &[1]);
         assert!(decode(&good, "a.jpg", LIMIT).unwrap_err().to_string().contains("rename"));
         assert!(decode(&good, "folder.jpg/a", LIMIT).is_ok());
-        let others: [(&[u8], &str); 6] = [
+        let others: [(&[u8], &str); 5] = [
             (b"GIF89a", "GIF"),
-            (b"II*\0", "TIFF"),
             (b"RIFF\0\0\0\0WEBP", "WebP"),
             (b"<svg xmlns=", "SVG"),
             (b"", "empty"),
@@ -513,6 +529,7 @@ mod tests {
             height in 1usize..6,
             width in 1usize..6,
             sixteen: bool,
+            tiff: bool,
             seed: u16,
         ) {
             let (bits, greatest) = if sixteen { (16, 65535) } else { (8, 255) };
@@ -520,14 +537,19 @@ mod tests {
                 .map(|at| (u32::from(seed).wrapping_mul(at as u32 + 1) % (greatest + 1)) as u16)
                 .collect();
             let shape = [channels, height, width];
-            let picture = decode(&png(shape, bits, &values), "a.png", LIMIT).unwrap();
+            let (kind, name) = if tiff { (Kind::Tiff, "a.tif") } else { (Kind::Png, "a.png") };
+            let picture = decode(&encode(kind, shape, bits, &values).unwrap(), name, LIMIT).unwrap();
             let floats = values.iter().map(|&value| f32::from(value)).collect();
-            prop_assert_eq!(picture, Picture { shape, bits, values: floats });
+            prop_assert_eq!(picture, Picture { kind, shape, bits, values: floats });
         }
 
         #[test]
-        fn damaged_pictures_never_panic(jpeg: bool, at in 0usize..4000, byte: u8) {
-            let mut bytes = if jpeg { hex(RGB_JPEG) } else { png([1, 2, 2], 16, &[1, 2, 3, 4]) };
+        fn damaged_pictures_never_panic(kind in 0..3, at in 0usize..4000, byte: u8) {
+            let mut bytes = match kind {
+                0 => hex(RGB_JPEG),
+                1 => png([1, 2, 2], 16, &[1, 2, 3, 4]),
+                _ => encode(Kind::Tiff, [1, 2, 2], 16, &[1, 2, 3, 4]).unwrap(),
+            };
             let at = at % bytes.len();
             bytes[at] = byte;
             let _ = decode(&bytes, "x", LIMIT);

@@ -1,4 +1,5 @@
-//! Tables: a CSV file, one sample a line, with or without `NAME.schema.toml` beside `NAME.csv`; written back line by line.
+//! Tables: a CSV, Parquet or ARFF file, one sample a line, with or without `NAME.schema.toml` beside `NAME.csv`; written back line by
+//! line, as Parquet where they were that, else as CSV.
 //!
 //! The [`Schema`] says what a column is; what it leaves open is inferred, and a warning says so (`nocebo data inspect`
 //! prints all of it as a schema).
@@ -29,7 +30,7 @@ use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::{Read, Write};
-use std::ops::Range;
+use std::ops::{Range, RangeInclusive};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -37,20 +38,26 @@ use serde::{Deserialize, Serialize};
 
 use nocebo_core::{Column, Direction, Domain, DomainConfig, Field, Samples, Unit};
 
+use super::arff;
 use super::folder::patient_warnings;
 use super::labels::named;
+use super::parquet_table::{self, Columns};
 use crate::dataset::Origin;
 use crate::split::assign;
 use crate::{DataError, Dataset, OpenOptions, Split, Warning};
 
-/// Name of a written table.
-const TABLE: &str = "table.csv";
+/// Names of a written table.
+const TABLES: [&str; 2] = ["table.csv", "table.parquet"];
 /// Greatest size of a table in bytes.
-const BYTES: u64 = 1 << 30;
+pub(super) const BYTES: u64 = 1 << 30;
 /// Greatest number of columns.
-const COLUMNS: u64 = 4096;
+pub(super) const COLUMNS: u64 = 4096;
 /// Text columns with more values than this, or with more than one for four lines, are no categories.
 const CATEGORIES: usize = 32;
+/// Years of dates.
+const YEARS: RangeInclusive<u32> = 1800..=2300;
+/// Days from 1 January 1800 to 1 January 1970.
+const DAYS_TO_1970: i64 = 62_091;
 /// Steps up to the greatest magnitude of a column that single precision keeps apart with room to spare.
 const STEPS: f64 = 1_048_576.0;
 
@@ -214,6 +221,8 @@ pub struct Table {
     text: String,
     delimiter: u8,
     decimal_comma: bool,
+    /// The columns as a Parquet file stores them.
+    columns: Option<Columns>,
     header: Option<Vec<Range<usize>>>,
     names: Vec<String>,
     lines: Vec<Vec<Range<usize>>>,
@@ -281,10 +290,10 @@ impl Table {
 
 /// Whether a folder holds a written table.
 pub fn is_layout(path: &Path) -> bool {
-    path.join(TABLE).is_file()
+    TABLES.iter().any(|name| path.join(name).is_file())
 }
 
-/// Reads one split of `path`, a CSV file or the folder of a written table.
+/// Reads one split of `path`, a CSV, Parquet or ARFF file or the folder of a written table.
 ///
 /// # Errors
 ///
@@ -329,7 +338,7 @@ pub fn read(path: &Path, split: Split, options: &OpenOptions) -> Result<Dataset,
     Ok(data.with_origin(Origin::Table(Arc::new(table))))
 }
 
-/// Writes the lines of the samples as `table.csv` with its schema into the new folder `path`, under a temporary name until
+/// Writes the lines of the samples as `table.csv` or `table.parquet` with its schema into the new folder `path`, under a temporary name until
 /// it is complete.
 ///
 /// # Errors
@@ -337,15 +346,7 @@ pub fn read(path: &Path, split: Split, options: &OpenOptions) -> Result<Dataset,
 /// When a value is not on the domain's grid, one that may not change did, or the folder exists or cannot be written.
 pub(crate) fn write(path: &Path, data: &Dataset, table: &Table) -> Result<(), DataError> {
     let file = super::file_name(path);
-    let mut text = String::new();
-    let raw = |cells: &[Range<usize>], at: usize| &table.text[cells[at].clone()];
-    let mut push = |cells: Vec<Cow<'_, str>>| {
-        text.push_str(&cells.join(std::str::from_utf8(&[table.delimiter]).unwrap_or(",")));
-        text.push('\n');
-    };
-    if let Some(header) = &table.header {
-        push((0..header.len()).map(|at| raw(header, at).into()).collect());
-    }
+    let (mut lines, mut changes) = (Vec::new(), Vec::new());
     for (row, &index) in data.samples().indices().iter().enumerate() {
         let (line, point) = (index as usize, data.samples().row(row));
         let Some(clean) = table.lines.get(line).map(|_| table.values(&file, line)).transpose()?.flatten() else {
@@ -356,9 +357,7 @@ pub(crate) fn write(path: &Path, data: &Dataset, table: &Table) -> Result<(), Da
         if let Some(element) = (0..stored.len()).find(|&element| stored[element] != point[element]) {
             return Err(DataError::OffGrid { sample: row, element, value: point[element], storage: "in this column" });
         }
-        let cells = &table.lines[line];
-        let mut written: Vec<Cow<'_, str>> = (0..cells.len()).map(|at| raw(cells, at).into()).collect();
-        let mut element = 0;
+        let (mut changed, mut element) = (BTreeMap::new(), 0);
         for feature in &table.features {
             let elements = element..element + feature.channels();
             element = elements.end;
@@ -367,9 +366,7 @@ pub(crate) fn write(path: &Path, data: &Dataset, table: &Table) -> Result<(), Da
             }
             match &feature.coding {
                 Coding::Number { grid, .. } if feature.mutable => {
-                    let number = grid.text(point[elements.start]);
-                    written[feature.column] =
-                        if table.decimal_comma { number.replace('.', ",") } else { number }.into();
+                    changed.insert(feature.column, grid.text(point[elements.start]));
                 }
                 _ => {
                     let what = format!("a change of column `{}`", feature.name);
@@ -377,13 +374,21 @@ pub(crate) fn write(path: &Path, data: &Dataset, table: &Table) -> Result<(), Da
                 }
             }
         }
-        push(written);
+        lines.push(line);
+        changes.push(changed);
     }
+    let encoded = match &table.columns {
+        Some(columns) => columns.encode(&lines, &changes),
+        None => Ok(table.as_csv(&lines, &changes).into_bytes()),
+    };
+    let bytes =
+        encoded.map_err(|error| DataError::format(&file, "changed cells", "what its columns can store", error))?;
+    let name = TABLES[usize::from(table.columns.is_some())];
     let schema = toml::to_string(&table.schema)
         .map_err(|error| DataError::format(&file, "schema", "what TOML can say", error.to_string()))?;
     super::write_new_folder(path, |folder| {
-        super::write_new_file(&folder.join(TABLE), |writer| writer.write_all(text.as_bytes()))?;
-        super::write_new_file(&schema_path(&folder.join(TABLE)), |writer| writer.write_all(schema.as_bytes()))
+        super::write_new_file(&folder.join(name), |writer| writer.write_all(&bytes))?;
+        super::write_new_file(&schema_path(&folder.join(name)), |writer| writer.write_all(schema.as_bytes()))
     })
 }
 
@@ -406,16 +411,19 @@ struct Parsed {
 
 impl Parsed {
     fn read(path: &Path, options: &OpenOptions) -> Result<Self, DataError> {
-        let path = if path.is_dir() { path.join(TABLE) } else { path.to_owned() };
+        let written = || TABLES.iter().map(|name| path.join(name)).find(|table| table.is_file());
+        let path = if path.is_dir() { written().unwrap_or_else(|| path.join(TABLES[0])) } else { path.to_owned() };
         let file = super::file_name(&path);
-        let text = read_text(&path, &file)?;
+        let source = Source::read(&path, &file, options)?;
         let schema_file = schema_path(&path);
         let schema = if schema_file.is_file() { Some(read_schema(&schema_file)?) } else { None };
         let mut warnings = Vec::new();
-        let mut table = Table::raw(&file, text, schema.clone().unwrap_or_default(), options)?;
+        let nominal = source.nominal.clone();
+        let mut table = Table::raw(&file, source, schema.clone().unwrap_or_default(), options)?;
         table.name_columns(&file)?;
         table.check_names(&super::file_name(&schema_file))?;
         table.settle_roles(&mut warnings);
+        table.settle_nominal(nominal);
         let named_column = |name: &Option<String>| name.as_ref().map(|name| table.column(name));
         let roles = [&table.schema.label, &table.schema.patient, &table.schema.split].map(named_column);
         let split_of = |table: &Table, line: usize, at: usize| {
@@ -462,12 +470,44 @@ impl Parsed {
     }
 }
 
+/// A table as text, and what its file says beside it.
+struct Source {
+    text: String,
+    /// What separates cells, where that is known.
+    delimiter: Option<u8>,
+    /// Values of the columns that list them, in order.
+    nominal: BTreeMap<String, Vec<String>>,
+    columns: Option<Columns>,
+}
+
+impl Source {
+    fn read(path: &Path, file: &str, options: &OpenOptions) -> Result<Self, DataError> {
+        let known = Self { text: String::new(), delimiter: Some(b','), nominal: BTreeMap::new(), columns: None };
+        match path.extension().map(|ending| ending.to_string_lossy().to_ascii_lowercase()).as_deref() {
+            Some("parquet") => {
+                let (columns, text) = parquet_table::read(path, file, options.limits.values)?;
+                Ok(Self { text, columns: Some(columns), ..known })
+            }
+            Some("arff") => {
+                let (text, nominal) = arff::to_csv(file, &read_text(path, file)?)?;
+                Ok(Self { text, nominal, ..known })
+            }
+            _ => Ok(Self { text: read_text(path, file)?, delimiter: None, ..known }),
+        }
+    }
+}
+
 impl Table {
     /// The cells, before anything is known of the columns.
-    fn raw(file: &str, text: String, mut schema: Schema, options: &OpenOptions) -> Result<Self, DataError> {
+    fn raw(file: &str, source: Source, mut schema: Schema, options: &OpenOptions) -> Result<Self, DataError> {
+        let Source { text, delimiter, columns, .. } = source;
+        if delimiter.is_some() {
+            schema.header = Some(true);
+        }
         let first = text.lines().next().unwrap_or_default();
         let count = |byte: u8| first.bytes().filter(|&other| other == byte).count();
-        let delimiter = [b',', b';', b'\t'].into_iter().rev().max_by_key(|&byte| count(byte)).unwrap_or(b',');
+        let likely = || [b',', b';', b'\t'].into_iter().rev().max_by_key(|&byte| count(byte));
+        let delimiter = delimiter.or_else(likely).unwrap_or(b',');
         DataError::check_limit(file, "columns", COLUMNS, count(delimiter) as u64 + 1)?;
         let mut lines = split_cells(file, &text, delimiter)?;
         let width = lines.first().map_or(0, Vec::len);
@@ -502,6 +542,7 @@ impl Table {
             text,
             delimiter,
             decimal_comma,
+            columns,
             header,
             names: Vec::new(),
             lines,
@@ -555,6 +596,45 @@ impl Table {
             let text = format!("column `{}` is taken as the label", schema.label.as_deref().unwrap_or_default());
             warnings.push(Warning::Assumption { text });
         }
+    }
+
+    /// Takes over the values that columns list of themselves, where the schema says nothing else.
+    fn settle_nominal(&mut self, nominal: BTreeMap<String, Vec<String>>) {
+        let schema = &mut self.schema;
+        for (name, values) in nominal {
+            let given =
+                schema.column.get(&name).is_some_and(|column| column.kind.is_some() || column.categories.is_some());
+            if schema.label.as_ref() == Some(&name) {
+                schema.class_names.get_or_insert(values);
+            } else if ![&schema.patient, &schema.split].contains(&&Some(name.clone()))
+                && !given
+                && values.iter().any(|value| parse(Kind::Number, value, false).is_none())
+            {
+                let column = schema.column.entry(name).or_default();
+                (column.kind, column.categories) = (Some(Kind::Category), Some(values));
+            }
+        }
+    }
+
+    /// These lines with the line of names; some cells, by column, have another number.
+    fn as_csv(&self, lines: &[usize], changes: &[BTreeMap<usize, String>]) -> String {
+        let mut text = String::new();
+        let none = BTreeMap::new();
+        let header = self.header.iter().map(|header| (header, &none));
+        for (cells, changed) in header.chain(lines.iter().map(|&line| &self.lines[line]).zip(changes)) {
+            for (at, cell) in cells.iter().enumerate() {
+                if at > 0 {
+                    text.push(char::from(self.delimiter));
+                }
+                match changed.get(&at) {
+                    Some(number) if self.decimal_comma => text.push_str(&number.replace('.', ",")),
+                    Some(number) => text.push_str(number),
+                    None => text.push_str(&self.text[cell.clone()]),
+                }
+            }
+            text.push('\n');
+        }
+        text
     }
 
     /// Completes what is known of a column, and adds it to the features.
@@ -782,26 +862,47 @@ fn parse(kind: Kind, cell: &str, decimal_comma: bool) -> Option<f64> {
     }
 }
 
+/// The date so many days after 1 January 1970, where its year is read.
+pub(super) fn date(days: i64) -> Option<String> {
+    let mut left = days.checked_add(DAYS_TO_1970).filter(|days| *days >= 0)?;
+    for year in YEARS {
+        for (month, length) in (1..).zip(months(year)) {
+            if left < i64::from(length) {
+                return Some(format!("{year}-{month:02}-{:02}", left + 1));
+            }
+            left -= i64::from(length);
+        }
+    }
+    None
+}
+
+/// Days of each month.
+fn months(year: u32) -> [u32; 12] {
+    let leap = year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400));
+    [31, if leap { 29 } else { 28 }, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31]
+}
+
 /// Days since 1970 of `2026-11-25`, `2026-11-25 13:05` or `2026-11-25T13:05:10`.
 fn days(cell: &str) -> Option<f64> {
     let (date, clock) = cell.split_once(['T', ' ']).unwrap_or((cell, "0:0"));
     let mut parts = date.splitn(3, '-').map(|part| part.parse::<u32>().ok());
     let (year, month, day) = (parts.next()??, parts.next()??, parts.next()??);
-    let leap = |year: u32| year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400));
-    let lengths = [31, if leap(year) { 29 } else { 28 }, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31];
+    let lengths = months(year);
     let length = *lengths.get(month.checked_sub(1)? as usize)?;
-    if !(1800..=2300).contains(&year) || day == 0 || day > length {
+    if !YEARS.contains(&year) || day == 0 || day > length {
         return None;
     }
-    let years: i64 = (1800..year).map(|year| if leap(year) { 366 } else { 365 }).sum();
-    let months: u32 = lengths[..month as usize - 1].iter().sum();
+    let years: i64 = (1800..year).map(|year| i64::from(months(year).iter().sum::<u32>())).sum();
+    let before: u32 = lengths[..month as usize - 1].iter().sum();
     let mut units = clock.trim_end_matches('Z').splitn(3, ':').map(|part| part.parse::<f64>().ok());
     let (hours, minutes, seconds) = (units.next()??, units.next()??, units.next().unwrap_or(Some(0.0))?);
     if !(0.0..24.0).contains(&hours) || !(0.0..60.0).contains(&minutes) || !(0.0..61.0).contains(&seconds) {
         return None;
     }
-    // 1 January 1970 is day 62091 from 1 January 1800.
-    Some((years + i64::from(months + day) - 1 - 62_091) as f64 + (hours * 3600.0 + minutes * 60.0 + seconds) / 86_400.0)
+    Some(
+        (years + i64::from(before + day) - 1 - DAYS_TO_1970) as f64
+            + (hours * 3600.0 + minutes * 60.0 + seconds) / 86_400.0,
+    )
 }
 
 fn infer(name: &str, cells: &[Cow<'_, str>], decimal_comma: bool) -> Kind {
@@ -959,7 +1060,7 @@ mod tests {
         (samples.row_mut(0)[2], samples.row_mut(1)[4]) = (2.125, 1.0);
         let out = folder.path().join("out");
         crate::write(&out, &data.clone().with_samples(samples.clone()).unwrap()).unwrap();
-        let written = fs::read_to_string(out.join(TABLE)).unwrap();
+        let written = fs::read_to_string(out.join(TABLES[0])).unwrap();
         let expected = "patient,sex,dose,\"lab, total\",smoker,seen,label\np3,f,4.25,,no,2021-01-01,ill\n\
             p2,\"m\",2.25,180,1,2020-03-01 12:00,well\n";
         assert_eq!(written, expected);
@@ -998,7 +1099,7 @@ mod tests {
         let out = folder.path().join("out");
         crate::write(&out, &data.clone().with_samples(samples.clone()).unwrap()).unwrap();
         assert_eq!(crate::read_back(&out, &data).unwrap(), samples);
-        assert!(fs::read_to_string(out.join(TABLE)).unwrap().lines().nth(1).unwrap().contains(','));
+        assert!(fs::read_to_string(out.join(TABLES[0])).unwrap().lines().nth(1).unwrap().contains(','));
     }
 
     #[test]
@@ -1070,6 +1171,10 @@ mod tests {
     #[test]
     fn days_are_counted_from_1970() {
         assert_eq!(days("1970-01-01"), Some(0.0));
+        for day in [-62_091, -1, 0, 59, 11_016, 11_017, 20_782, 120_894] {
+            assert_eq!(days(&date(day).unwrap()), Some(day as f64), "{day}");
+        }
+        assert_eq!((date(-62_092), date(i64::MAX), date(11_016).as_deref()), (None, None, Some("2000-02-29")));
         assert_eq!(days("2000-03-01T12:00:00Z"), Some(11_017.5));
         assert_eq!(days("1969-12-31 06:00"), Some(-0.75));
         for wrong in ["", "2001-02-29", "2001-13-01", "2001-00-01", "2001-01-00", "2001-1", "2001-01-01 25:00", "1-2-3"]

@@ -108,7 +108,7 @@ impl Volume {
 pub fn read(path: &Path, split: Split, options: &OpenOptions) -> Result<Dataset, DataError> {
     let folder = super::file_name(path);
     let masks = FOLDERS.iter().find(|(images, labels)| path.join(images).is_dir() && path.join(labels).is_dir());
-    let mut listing = if masks.is_none() && path.join(folder::TABLE).is_file() {
+    let listing = if masks.is_none() && path.join(folder::TABLE).is_file() {
         folder::list_table(path, options)?
     } else {
         list(path, &folder, masks.map(|(images, _)| *images), options)?
@@ -116,8 +116,20 @@ pub fn read(path: &Path, split: Split, options: &OpenOptions) -> Result<Dataset,
     if listing.files.is_empty() {
         return Err(DataError::Empty { file: folder, split: split.to_string() });
     }
-    let mask_files: Option<Vec<String>> =
+    let mask_files =
         masks.map(|(images, labels)| listing.files.iter().map(|file| file.replacen(images, labels, 1)).collect());
+    read_volumes(path, &folder, split, listing, mask_files, options)
+}
+
+/// Reads all volumes of a listing, with their masks where they have any, and keeps those of the split.
+pub(super) fn read_volumes(
+    path: &Path,
+    folder: &str,
+    split: Split,
+    mut listing: Listing,
+    mask_files: Option<Vec<String>>,
+    options: &OpenOptions,
+) -> Result<Dataset, DataError> {
     let mut read = Vec::with_capacity(listing.files.len());
     let mut limit = options.limits.values;
     for file in &listing.files {
@@ -130,10 +142,10 @@ pub fn read(path: &Path, split: Split, options: &OpenOptions) -> Result<Dataset,
     if let Some(mask_files) = &mask_files {
         (listing.labels, listing.class_names) = read_masks(path, mask_files, &listing.files, &read, &shape, options)?;
     }
-    let rows = listing.rows_of(&folder, split, options)?;
+    let rows = listing.rows_of(folder, split, options)?;
     let values = rows.iter().flat_map(|&row| centre(read[row].samples(), &shape)).collect();
     let volumes = std::mem::take(&mut listing.files);
-    let data = listing.dataset((&folder, split), &rows, values, domain)?;
+    let data = listing.dataset((folder, split), &rows, values, domain)?;
     let files = Files { folder: path.to_owned(), volumes, masks: mask_files };
     Ok(data.with_origin(Origin::Volumes(Arc::new(files))))
 }

@@ -97,7 +97,7 @@ impl Fault {
 }
 
 /// Memory in bytes and processor time in seconds for a file of so many bytes.
-fn allowance(length: u64) -> (u64, u64) {
+pub(super) fn allowance(length: u64) -> (u64, u64) {
     ((512 << 20) + 8 * length.saturating_sub(32 << 20), 2 + length / (16 << 20))
 }
 
@@ -136,7 +136,7 @@ fn read_here(request: &Request) -> Result<Image, DataError> {
 }
 
 #[cfg(unix)]
-mod limits {
+pub(super) mod limits {
     use std::io;
 
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -144,7 +144,7 @@ mod limits {
 
     /// Limits the memory of this process, and the processor time that it may use from now on; no image of its memory is left
     /// behind when it dies.
-    pub(super) fn set(memory: u64, seconds: u64) -> io::Result<()> {
+    pub(in super::super) fn set(memory: u64, seconds: u64) -> io::Result<()> {
         let used = clock_gettime(ClockId::ProcessCPUTime).tv_sec as u64;
         for (resource, limit) in [(Resource::As, memory), (Resource::Cpu, used + seconds), (Resource::Core, 0)] {
             let maximum = getrlimit(resource).maximum;
@@ -156,8 +156,8 @@ mod limits {
 }
 
 #[cfg(not(unix))]
-mod limits {
-    pub(super) fn set(_: u64, _: u64) -> std::io::Result<()> {
+pub(super) mod limits {
+    pub(in super::super) fn set(_: u64, _: u64) -> std::io::Result<()> {
         Err(std::io::Error::new(std::io::ErrorKind::Unsupported, "no limits for a child process on this system"))
     }
 }
@@ -319,7 +319,7 @@ const TIME: i32 = 24;
 const ABORT: i32 = 6;
 
 /// Why a child that is gone did not answer.
-fn died(name: &str, status: Option<ExitStatus>, memory: u64, seconds: u64) -> DataError {
+pub(super) fn died(name: &str, status: Option<ExitStatus>, memory: u64, seconds: u64) -> DataError {
     #[cfg(unix)]
     let signal = status.and_then(|status| std::os::unix::process::ExitStatusExt::signal(&status));
     #[cfg(not(unix))]

@@ -236,6 +236,16 @@ fn list(path: &Path, name: &str, options: &OpenOptions) -> Result<Listing, DataE
     Ok(listing)
 }
 
+/// Reads one file as a data set of one sample that has no label.
+pub(super) fn read_one(path: &Path, name: &str, options: &OpenOptions) -> Result<Dataset, DataError> {
+    let folder = path.parent().unwrap_or(Path::new(""));
+    let mut reader = Reader::default();
+    let header = reader.read(path, name, options.limits.pixels, false)?;
+    let mut listing = Listing::of_one(name);
+    listing.patients = Some(vec![patient_of(&header).unwrap_or_else(|| format!("file {name}"))]);
+    read_images(folder, name, (Split::Test, &[0]), listing, &mut reader, options)
+}
+
 /// Reads the pixels of the files in the given rows of the listing.
 fn read_images(
     path: &Path,

@@ -611,6 +611,36 @@ fn a_child_that_dies_or_does_not_end_is_named_and_replaced() {
     assert!(reader.read(parent.path(), "folder", 100, true).unwrap_err().to_string().contains("regular file"));
 }
 
+/// Computes for ever under the limits of the child, where the test below asks for it.
+#[test]
+fn computes_without_an_end() {
+    if std::env::var_os("NOCEBO_TEST_COMPUTES").is_some() {
+        let (memory, seconds) = child::allowance(0);
+        child::limits::set(memory, seconds).unwrap();
+        let mut sum = 0_u64;
+        loop {
+            sum = std::hint::black_box(sum.wrapping_add(1));
+        }
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn a_file_that_computes_too_long_is_stopped_after_its_processor_time() {
+    use std::process::Command;
+    assert_eq!(child::allowance(0), (512 << 20, 2));
+    let start = Instant::now();
+    let status = Command::new(std::env::current_exe().unwrap())
+        .args(["formats::dicom::tests::computes_without_an_end", "--exact", "--test-threads=1"])
+        .env("NOCEBO_TEST_COMPUTES", "1")
+        .stdout(std::process::Stdio::null())
+        .status()
+        .unwrap();
+    let message = child::died("f.dcm", Some(status), 512 << 20, 2).to_string();
+    assert!(message.contains("more than 2 s of processor time"), "{message} {status}");
+    assert!(start.elapsed() >= Duration::from_secs(1));
+}
+
 #[test]
 fn real_files_are_read_or_refused_by_name_in_time() {
     isolated();
