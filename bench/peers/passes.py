@@ -5,7 +5,8 @@
 
 The networks are the zoo's with random weights, written as ONNX, read by both sides. The two sides take turns, pass by pass.
 `eager` is PyTorch as attack libraries run it (NCHW, parameters frozen); `best` has channels last and batch normalisation
-folded. Prints a table and writes JSON: wall and CPU milliseconds of every pass, ratios of medians and of minima, agreement
+folded. `--cost` times the engine alone instead: a pass of twice the batch, of twice the sides, and on one thread, each as a
+ratio to the pass of the table. Prints a table and writes JSON: wall and CPU milliseconds of every pass, ratios of medians and of minima, agreement
 of logits and gradients, peak resident memory (each side in a process of its own).
 """
 
@@ -149,6 +150,38 @@ def compare(network, arguments, folder):
     return result
 
 
+def cost(network, arguments, folder):
+    """Ratios of the engine's medians: twice the batch, twice the sides, one thread."""
+    import numpy
+
+    name, shape, batch = network
+    variants = {
+        "once": (shape, batch, arguments.threads),
+        "batch": (shape, 2 * batch, arguments.threads),
+        "sides": ((shape[0], *(2 * side for side in shape[1:])), batch, arguments.threads),
+        "thread": (shape, batch, 1),
+    }
+    servers = {}
+    for variant, (sample, count, threads) in variants.items():
+        sides = ",".join(map(str, sample))
+        path, inputs = folder / f"{name}-{sides}.onnx", folder / "inputs.f32"
+        subprocess.run([arguments.binary, "zoo", name, sides, path], check=True)
+        numpy.random.default_rng(1).uniform(0, 255, count * int(numpy.prod(sample))).astype("<f4").tofile(inputs)
+        servers[variant] = Line([arguments.binary, path, "engine"], threads)
+        servers[variant].ask(f"inputs {inputs} {count}")
+        servers[variant].ask("gradient")
+    wall = {variant: [] for variant in variants}
+    for _ in range(arguments.rounds):
+        for variant, server in servers.items():
+            wall[variant].append(float(server.ask("gradient").split()[0]))
+    for server in servers.values():
+        server.end()
+    ratios = [statistics.median(wall[variant]) / statistics.median(wall["once"]) for variant in ("batch", "sides", "thread")]
+    print(f"{name} {'x'.join(map(str, shape))}, {batch}: twice the batch {ratios[0]:.2f}, twice the sides {ratios[1]:.2f} "
+          f"({2 ** (len(shape) - 1)} times the elements), 1 to {arguments.threads} threads {ratios[2]:.2f}", flush=True)
+    return {"network": name, "shape": shape, "batch": batch, "wall": wall}
+
+
 def table(results):
     sides = list(results[0]["wall"])
     head = ["network", "batch", *(f"{side} ms" for side in sides), "engine/best (median, min, CPU)", "MiB engine/best", "logits",
@@ -177,6 +210,7 @@ def main():
     parser.add_argument("--sides", default="engine,engine-direct,eager,best", help="engine and best must be among them")
     parser.add_argument("--only", default="", help="networks whose `name shape` contains this, such as `resnet18 3x28`")
     parser.add_argument("--out", default=str(ROOT / "target/peers-passes.json"))
+    parser.add_argument("--cost", action="store_true")
     parser.add_argument("--serve")
     parser.add_argument("--mode")
     arguments = parser.parse_args()
@@ -184,9 +218,10 @@ def main():
         return serve_torch(arguments.serve, arguments.mode, arguments.threads)
     networks = [n for n in NETWORKS if arguments.only in f"{n[0]} {'x'.join(map(str, n[1]))}"]
     with tempfile.TemporaryDirectory() as folder:
-        results = [compare(network, arguments, Path(folder)) for network in networks]
+        results = [(cost if arguments.cost else compare)(network, arguments, Path(folder)) for network in networks]
     Path(arguments.out).write_text(json.dumps(results, indent=1))
-    table(results)
+    if not arguments.cost:
+        table(results)
 
 
 if __name__ == "__main__":
