@@ -126,50 +126,98 @@ fn project_linf(epsilon: f32, domain: &Domain, clean: &[f32], point: &mut [f32])
     }
 }
 
-/// L1 and L2: the nearest point is `clip(shrink(change, λ))` for the least λ ≥ 0 that meets the budget, where shrink
-/// is `change / (1 + λ)` for L2 and soft-thresholding by λ for L1 (the optimality conditions of the projection).
-/// The size of the clipped change falls with λ, so λ is found by bisection to the last bit of an f64.
+/// L1 and L2: the nearest point is the change, shrunk and then clipped to its room, for the least shrinking that meets the budget
+/// (the optimality conditions of the projection). L2 shrinks by a factor, L1 by soft-thresholding.
 fn project_scaled(epsilon: f32, domain: &Domain, clean: &[f32], point: &mut [f32], norm: Norm) {
     let budget = f64::from(epsilon);
-    let rooms: Vec<(f64, f64)> = (0..point.len()).map(|element| room(domain, clean, element)).collect();
-    let changes: Vec<f64> =
-        point.iter().zip(clean).map(|(point, clean)| f64::from(*point) - f64::from(*clean)).collect();
-    let shrunk = |change: f64, lambda: f64| match norm {
-        Norm::L2 => change / (1.0 + lambda),
-        _ => change.signum() * (change.abs() - lambda).max(0.0),
+    // Size of each change, and how far it may go in its direction.
+    let sizes: Vec<(f64, f64)> = (0..point.len())
+        .map(|element| {
+            let (low, high) = room(domain, clean, element);
+            let change = f64::from(point[element]) - f64::from(clean[element]);
+            (change.abs(), if change < 0.0 { -low } else { high })
+        })
+        .collect();
+    let (factor, threshold) = match norm {
+        Norm::L2 => (factor_within(budget, &sizes), 0.0),
+        _ => (1.0, threshold_within(budget, &sizes)),
     };
-    let clipped = |element: usize, lambda: f64| {
-        let (low, high) = rooms[element];
-        shrunk(changes[element], lambda).clamp(low, high)
-    };
-    let size = |lambda: f64| {
-        let parts = (0..changes.len()).map(|element| clipped(element, lambda));
-        match norm {
-            Norm::L2 => parts.map(|part| part * part).sum::<f64>().sqrt(),
-            _ => parts.map(f64::abs).sum(),
-        }
-    };
-    let mut lambda = 0.0;
-    if size(0.0) > budget {
-        let mut low = 0.0;
-        let mut high = 1.0;
-        while size(high) > budget && high < f64::MAX / 4.0 {
-            high *= 2.0;
-        }
-        for _ in 0..200 {
-            let middle = 0.5 * (low + high);
-            if middle <= low || middle >= high {
-                break;
-            }
-            if size(middle) > budget { low = middle } else { high = middle }
-        }
-        lambda = high;
-    }
-    for (element, value) in point.iter_mut().enumerate() {
-        let moved = (f64::from(clean[element]) + clipped(element, lambda)) as f32;
+    for (element, (value, (size, room))) in point.iter_mut().zip(sizes).enumerate() {
+        let kept = (factor * size - threshold).max(0.0).min(room);
+        let kept = if *value < clean[element] { -kept } else { kept };
         let (lower, upper) = domain.allowed(element, clean[element]);
-        *value = moved.clamp(lower, upper);
+        *value = ((f64::from(clean[element]) + kept) as f32).clamp(lower, upper);
     }
+}
+
+/// The greatest factor f ≤ 1 with Σ min(f·size, room)² ≤ budget².
+///
+/// Where it is known which elements are stopped by their room, f follows from the others. Too small an f stops too few; each
+/// round stops those of the last f and finds a greater one, until no more are stopped.
+fn factor_within(budget: f64, sizes: &[(f64, f64)]) -> f64 {
+    let whole: f64 = sizes.iter().map(|(size, room)| size.min(*room).powi(2)).sum();
+    if whole.sqrt() <= budget {
+        return 1.0;
+    }
+    let (mut factor, mut stopped) = (0.0, usize::MAX);
+    loop {
+        let (mut free, mut spent, mut now) = (0.0, 0.0, 0);
+        for (size, room) in sizes {
+            if factor * size < *room {
+                free += size * size;
+            } else {
+                spent += room * room;
+                now += 1;
+            }
+        }
+        if now == stopped || free == 0.0 {
+            return factor;
+        }
+        stopped = now;
+        factor = ((budget * budget - spent).max(0.0) / free).sqrt().clamp(factor, 1.0);
+    }
+}
+
+/// The least threshold t ≥ 0 with Σ min(max(size − t, 0), room) ≤ budget.
+///
+/// The sum is linear in t between the values at which an element begins or ends to shrink: bisection, helped by the slope, until
+/// no such value is left in between.
+fn threshold_within(budget: f64, sizes: &[(f64, f64)]) -> f64 {
+    // Sum at a threshold, elements that shrink there, and those that are zero.
+    let at = |threshold: f64| {
+        let (mut sum, mut shrinking, mut zero) = (0.0, 0_usize, 0_usize);
+        for (size, room) in sizes {
+            let kept = (size - threshold).max(0.0).min(*room);
+            sum += kept;
+            shrinking += usize::from(kept > 0.0 && kept < *room);
+            zero += usize::from(kept == 0.0);
+        }
+        (sum, shrinking, zero)
+    };
+    let (mut low, mut below) = (0.0, at(0.0));
+    if below.0 <= budget {
+        return 0.0;
+    }
+    let mut high = sizes.iter().map(|(size, _)| *size).fold(0.0, f64::max);
+    let mut above = at(high);
+    for round in 0..200 {
+        if below.1 > 0 && (below.1, below.2) == (above.1, above.2) {
+            return (low + (below.0 - budget) / below.1 as f64).min(high);
+        }
+        let middle = 0.5 * (low + high);
+        if middle <= low || middle >= high {
+            break;
+        }
+        let guess = if below.1 > 0 { low + (below.0 - budget) / below.1 as f64 } else { middle };
+        let next = if round % 2 == 0 && guess > low && guess < high { guess } else { middle };
+        let found = at(next);
+        if found.0 > budget {
+            (low, below) = (next, found);
+        } else {
+            (high, above) = (next, found);
+        }
+    }
+    high
 }
 
 /// L0: keep the changes whose loss would cost most, that is with the greatest `change² − (change − clipped)²`.
