@@ -184,8 +184,14 @@ fn agrees_with_the_burn_executor_without_winograd() {
 
 #[test]
 fn a_sample_has_the_same_bits_in_any_batch_and_on_any_threads() {
-    const OTHERS: [(&str, &[usize]); 4] =
-        [("gru", &[4, 6]), ("lstm", &[4, 6]), ("segresnet", &[1, 9, 8, 7]), ("vit-tiny", &[1, 8, 12])];
+    const OTHERS: [(&str, &[usize]); 6] = [
+        ("eegnet", &[4, 40]),
+        ("gru", &[4, 6]),
+        ("lstm", &[4, 6]),
+        ("meshnet", &[1, 6, 5, 18]),
+        ("segresnet", &[1, 9, 8, 7]),
+        ("vit-tiny", &[1, 8, 12]),
+    ];
     for &(name, shape) in NETWORKS[..4].iter().chain(&OTHERS) {
         let spec = spec_of(name, shape);
         let engine = EngineModel::new(shaken(name, &spec), spec, Options::default()).unwrap();
