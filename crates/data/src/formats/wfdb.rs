@@ -541,12 +541,13 @@ pub fn write_annotations(path: &Path, annotations: &[Annotation]) -> Result<(), 
     for annotation in annotations {
         let mut interval = annotation.sample.saturating_sub(time);
         time = annotation.sample;
-        if interval > 0x3ff {
-            let long = interval as u32;
-            for word in [SKIP << 10, (long >> 16) as u16, long as u16] {
+        while interval > 0x3ff {
+            // A skip is a signed number of 32 bits.
+            let skip = interval.min(i32::MAX as u64);
+            for word in [SKIP << 10, (skip >> 16) as u16, skip as u16] {
                 bytes.extend(word.to_le_bytes());
             }
-            interval = 0;
+            interval -= skip;
         }
         bytes.extend((u16::from(annotation.code) << 10 | interval as u16).to_le_bytes());
     }
@@ -639,11 +640,11 @@ mod tests {
         }
         let folder = tempfile::tempdir().unwrap();
         let at = |sample, code| Annotation { sample, code, text: String::new() };
-        let annotations = vec![at(3, 28), at(1026, 1), at(1027, 5), at(200_000, 8)];
+        let annotations = vec![at(3, 28), at(1026, 1), at(1027, 5), at(200_000, 8), at(7_000_000_000, 1)];
         write_annotations(&folder.path().join("r.atr"), &annotations).unwrap();
         let read = read_annotations(&folder.path().join("r.atr"), LIMIT).unwrap();
         assert_eq!(read, annotations);
-        assert_eq!(read.iter().filter_map(Annotation::symbol).collect::<String>(), "+NVA");
+        assert_eq!(read.iter().filter_map(Annotation::symbol).collect::<String>(), "+NVAN");
     }
 
     #[test]
