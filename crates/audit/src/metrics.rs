@@ -245,24 +245,13 @@ struct Harm {
     errors: Option<Vec<f64>>,
 }
 
-/// How far a decision is from the truth, in grades or in the unit of the number; none without an order.
-fn error_of(task: &Task, truth: &Label, decision: &Label) -> Option<f64> {
-    match (task, truth, decision) {
-        (Task::Ordinal { .. }, Label::Class(truth), Label::Class(decision)) => Some(truth.abs_diff(*decision) as f64),
-        (Task::Regression { .. }, Label::Number(truth), Label::Number(decision)) => {
-            Some((f64::from(**truth) - f64::from(**decision)).abs())
-        }
-        _ => None,
-    }
-}
-
 impl Harm {
     fn none(subjects: &Subjects<'_>) -> Self {
         let samples = subjects.labels.len();
         let none = vec![vec![false; subjects.class_names.len()]; samples];
         let overlaps = subjects.clean.overlaps.clone();
         let decided = subjects.labels.iter().zip(&subjects.clean.decisions);
-        let errors = decided.map(|(truth, decision)| error_of(subjects.task, truth, decision)).collect();
+        let errors = decided.map(|(truth, decision)| subjects.task.error(truth, decision)).collect();
         Self { wrong: vec![false; samples], hidden: none.clone(), invented: none, overlaps, errors }
     }
 
@@ -273,7 +262,7 @@ impl Harm {
             if let (Some(errors), Some(decision), true) =
                 (&mut self.errors, &row.decision, row.finite && row.within_threat)
             {
-                let error = error_of(subjects.task, &subjects.labels[position], decision).unwrap_or(0.0);
+                let error = subjects.task.error(&subjects.labels[position], decision).unwrap_or(0.0);
                 errors[position] = errors[position].max(error);
             }
             if !row.fell() {

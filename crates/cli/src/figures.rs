@@ -107,14 +107,10 @@ pub(crate) fn print(model: &dyn DifferentiableModel, data: &Dataset) -> Result<(
     }
     let accuracy = Measure::Accuracy.of_decisions(task, data, &decided);
     println!("test accuracy {accuracy:.4} ({} samples)", data.len());
-    let error = |(label, decision): (&Label, &Label)| match (label, decision) {
-        (Label::Number(truth), Label::Number(decision)) => Some((f64::from(**truth) - f64::from(**decision)).abs()),
-        (Label::Class(truth), Label::Class(decision)) => Some(truth.abs_diff(*decision) as f64),
-        _ => None,
-    };
-    if data.order().is_some() {
-        let errors: Vec<f64> = data.labels().iter().zip(&decided).filter_map(error).collect();
-        println!("test mean absolute error {:.4}", errors.iter().sum::<f64>() / errors.len().max(1) as f64);
+    let errors: Option<Vec<f64>> =
+        data.labels().iter().zip(&decided).map(|(truth, decision)| task.error(truth, decision)).collect();
+    if let Some(errors) = errors {
+        println!("test mean absolute error {:.4}", errors.iter().sum::<f64>() / errors.len() as f64);
     }
     if !data.is_multi_label() && !data.class_names().is_empty() {
         println!("test balanced accuracy {:.4}", Measure::BalancedAccuracy.of_decisions(task, data, &decided));

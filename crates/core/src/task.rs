@@ -118,13 +118,26 @@ impl Task {
             (Self::Segmentation(segmentation), Label::Mask(truth), Label::Mask(decision)) => {
                 segmentation.is_right(&segmentation.overlaps(truth, decision))
             }
-            (Self::Ordinal { serious, .. }, Label::Class(truth), Label::Class(decision)) => {
-                truth.abs_diff(*decision) < *serious
+            (Self::Ordinal { serious, .. }, ..) => {
+                self.error(truth, decision).is_some_and(|error| error < *serious as f64)
             }
-            (Self::Regression { tolerance }, Label::Number(truth), Label::Number(decision)) => {
-                (**truth - **decision).abs() <= *tolerance
+            (Self::Regression { tolerance }, ..) => {
+                self.error(truth, decision).is_some_and(|error| error <= f64::from(*tolerance))
             }
             _ => truth == decision,
+        }
+    }
+
+    /// How far a decision is from the truth, in grades or in the unit of the number; none for a task without an order.
+    pub fn error(&self, truth: &Label, decision: &Label) -> Option<f64> {
+        match (self, truth, decision) {
+            (Self::Ordinal { .. }, Label::Class(truth), Label::Class(decision)) => {
+                Some(truth.abs_diff(*decision) as f64)
+            }
+            (Self::Regression { .. }, Label::Number(truth), Label::Number(decision)) => {
+                Some(f64::from((**truth - **decision).abs()))
+            }
+            _ => None,
         }
     }
 

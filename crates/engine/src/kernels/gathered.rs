@@ -200,7 +200,7 @@ struct Task<'a> {
     scratch: *mut f32,
 }
 
-/// Adds the product to `output` in the way that `finish` says.
+/// Adds the product to `output` in the way that `finish` says, shared out among `threads` threads: 1 for this one alone.
 ///
 /// `source` is `[samples][space][channels]`, `output` `[samples][space][outputs]`.
 ///
@@ -208,29 +208,6 @@ struct Task<'a> {
 ///
 /// When the slices do not fit the plan.
 pub(crate) fn gathered(
-    set: InstructionSet,
-    plan: &Gathered,
-    samples: usize,
-    source: &[f32],
-    output: &mut [f32],
-    finish: Finish<'_>,
-) {
-    shared_out(set, plan, samples, source, output, finish, rayon::current_num_threads());
-}
-
-/// [`gathered`] on this thread alone.
-pub(crate) fn gathered_alone(
-    set: InstructionSet,
-    plan: &Gathered,
-    samples: usize,
-    source: &[f32],
-    output: &mut [f32],
-    finish: Finish<'_>,
-) {
-    shared_out(set, plan, samples, source, output, finish, 1);
-}
-
-fn shared_out(
     set: InstructionSet,
     plan: &Gathered,
     samples: usize,

@@ -40,7 +40,7 @@ mod winograd;
 
 pub(crate) use buffer::{Buffer, floats, floats_mut, reserve};
 pub(crate) use finish::{Finish, bit_stride};
-pub(crate) use gathered::{Gathered, Packed, Run, gathered, gathered_alone};
+pub(crate) use gathered::{Gathered, Packed, Run, gathered};
 pub use isa::{INSTRUCTION_SET_VARIABLE, InstructionSet};
 pub(crate) use multiplied::{Factor, Sides, multiplied};
 pub(crate) use parallel::inside_the_pool;

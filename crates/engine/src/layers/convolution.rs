@@ -314,7 +314,7 @@ impl Kernel {
                 }
                 for plan in plans {
                     let finish = Finish { rectified: finish.rectified.as_deref_mut(), ..finish };
-                    gathered(set, plan, samples, source, output, finish);
+                    gathered(set, plan, samples, source, output, finish, rayon::current_num_threads());
                 }
             }
             Self::Scattered(plan) => {

@@ -4,7 +4,7 @@ use rayon::prelude::*;
 
 use super::{Backward, Forward, Layer};
 use crate::kernels::{
-    Finish, Gathered, InstructionSet, Packed, Run, floats, floats_mut, gathered_alone, reserve, vectorised,
+    Finish, Gathered, InstructionSet, Packed, Run, floats, floats_mut, gathered, reserve, vectorised,
 };
 use crate::math::{sigmoid, tanh};
 
@@ -250,7 +250,7 @@ impl Layer for Recurrence {
             for number in 0..self.time {
                 let place = self.place(number);
                 let finish = Finish { bias: Some(&self.bias), ..Finish::default() };
-                gathered_alone(pass.set, &self.recurrent, samples, hidden, sums, finish);
+                gathered(pass.set, &self.recurrent, samples, hidden, sums, finish, 1);
                 for sample in 0..samples {
                     let hidden = &mut hidden[sample * size..][..size];
                     let cell = &mut cells[sample * size..][..size];
@@ -330,7 +330,7 @@ impl Layer for Recurrence {
                     }
                 }
                 let finish = Finish { accumulate: true, ..Finish::default() };
-                gathered_alone(pass.set, &self.transposed, samples, sums, hidden, finish);
+                gathered(pass.set, &self.transposed, samples, sums, hidden, finish, 1);
             }
         });
         *pass.memory = memory;
