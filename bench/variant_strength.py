@@ -1,7 +1,7 @@
 """For two classes, the variant of `--protocol standard` is at least as strong as every single attack of the library.
 
     bench/setup.sh && cargo build --release
-    bench/.venv/bin/python bench/variant_strength.py [--samples 64] [--norms linf l2]
+    bench/.venv/bin/python bench/variant_strength.py [--samples 64] [--norms linf l2] [--networks pneumoniamnist ...]
 
 Three trained networks: small networks on PneumoniaMNIST and BreastMNIST, and the first one hardened. One audit runs the
 protocol, another every attack that knows the norm, alone; epsilon is the median least change that FMN finds. Prints the
@@ -18,6 +18,9 @@ import numpy as np
 import pyarrow.parquet
 
 from ours import ROOT, attack, network, nocebo, samples
+
+
+NETWORKS = ["pneumoniamnist", "breastmnist", "pneumoniamnist-hardened"]
 
 
 def attacks(norm):
@@ -53,13 +56,15 @@ def main():
     parser.add_argument("--samples", type=int, default=64)
     parser.add_argument("--norms", nargs="+", default=["linf", "l2"], choices=["l1", "l2", "linf"])
     parser.add_argument("--attacks", nargs="+", help="all of the norm by default")
+    parser.add_argument("--networks", nargs="+", default=NETWORKS, choices=NETWORKS)
     arguments = parser.parse_args()
     folder = ROOT / "target/attack-quality"
-    plain = {name: network(name, folder) for name in ["pneumoniamnist", "breastmnist"]}
-    model, data = plain["pneumoniamnist"]
-    networks = {**plain, "pneumoniamnist hardened": (hardened(model, data), data)}
     weaker = 0
-    for title, (model, data) in networks.items():
+    for title in arguments.networks:
+        name, *hard = title.split("-")
+        model, data = network(name, folder)
+        if hard:
+            model = hardened(model, data)
         subset, _, labels = samples(model, data, arguments.samples, folder)
         for norm in arguments.norms:
             success, distance, _ = attack(model, subset, "fmn", {"steps": 100}, norm)

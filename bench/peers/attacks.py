@@ -88,7 +88,7 @@ def attacks(net, classes, steps, queries):
         "ART": by_art(lambda c, n: evasion.SquareAttack(
             c, norm=np.inf, eps=4 / 255, max_iter=queries, p_init=0.8, nb_restarts=1, batch_size=n, verbose=False)),
     })
-    return [pgd("pgd, none falls", 0.01), pgd("pgd", 2.0), apgd, deep, carlini, square]
+    return [pgd("pgd, none falls", 0.01), pgd("pgd", 2.0), pgd("pgd, most fall", 8.0), apgd, deep, carlini, square]
 
 
 def ours(model, data, attack, norm, epsilon, threads):

@@ -3,7 +3,7 @@
     cargo build --release -p nocebo-engine --example passes
     bench/setup.sh && bench/.venv/bin/python bench/peers/passes.py [--only TEXT] [--binary PATH] [--out results.json]
 
-The networks are the zoo's with random weights, written as ONNX, read by both sides. The two sides take turns, pass by pass.
+The networks are the zoo's with random weights, written as ONNX, read by both sides. The two sides take turns, two passes each, of which the second counts.
 `eager` is PyTorch as attack libraries run it (NCHW, parameters frozen); `best` has channels last and batch normalisation
 folded. `--cost` times the engine alone instead: a pass of twice the batch, of twice the sides, and on one thread, each as a
 ratio to the pass of the table. Prints a table and writes JSON: wall and CPU milliseconds of every pass, ratios of medians and of minima, agreement
@@ -48,6 +48,11 @@ class Line:
         if not answer:
             raise RuntimeError(f"`{line}`: no answer")
         return answer.strip()
+
+    def second_pass(self):
+        """Wall and CPU milliseconds of a pass after another one, as in an attack: the first finds the other side's caches."""
+        self.ask("gradient")
+        return list(map(float, self.ask("gradient").split()))
 
     def end(self):
         self.process.stdin.close()
@@ -131,7 +136,7 @@ def compare(network, arguments, folder):
         server.ask("gradient")
     for _ in range(arguments.rounds):
         for side, server in servers.items():
-            wall, cpu = map(float, server.ask("gradient").split())
+            wall, cpu = server.second_pass()
             result["wall"].setdefault(side, []).append(wall)
             result["cpu"].setdefault(side, []).append(cpu)
     answers = {}
@@ -173,7 +178,7 @@ def cost(network, arguments, folder):
     wall = {variant: [] for variant in variants}
     for _ in range(arguments.rounds):
         for variant, server in servers.items():
-            wall[variant].append(float(server.ask("gradient").split()[0]))
+            wall[variant].append(server.second_pass()[0])
     for server in servers.values():
         server.end()
     ratios = [statistics.median(wall[variant]) / statistics.median(wall["once"]) for variant in ("batch", "sides", "thread")]

@@ -34,7 +34,7 @@ fn sample(name: &str) -> (&'static [usize], usize) {
         "pixelcnn" => (&[1, 28, 28], 256),
         "eegnet" => (&[64, 128], 2),
         "gru" | "lstm" => (&[17, 48], 2),
-        "meshnet" | "segresnet" | "unet3d-small" => (&[1, 24, 24, 24], 3),
+        "meshnet" | "segresnet" | "small-cnn3d" | "unet3d-small" => (&[1, 24, 24, 24], 3),
         "unet3d" => (&[1, 16, 16, 16], 3),
         "mlp" => (&[30], 2),
         "resnet1d" => (&[12, 1000], 5),
