@@ -27,8 +27,8 @@ TEST = 300
 # Samples, pixels a side where they are not as many as by default, and how the network is trained.
 RUNS = {
     "chest-xray": (2400, 32, "small-cnn", "--epochs 10 --batch-size 16 --learning-rate 0.002 --flip"),
-    "ct-slice": (2000, 48, "small-cnn", "--epochs 10 --batch-size 16 --learning-rate 0.002 --flip"),
-    "ct-volume": (500, None, "small-cnn3d", "--epochs 8 --batch-size 16 --learning-rate 0.002"),
+    "ct-slice": (4000, 48, "small-cnn", "--epochs 10 --batch-size 16 --learning-rate 0.002 --flip"),
+    "ct-volume": (1400, None, "small-cnn3d", "--epochs 10 --batch-size 16 --learning-rate 0.002"),
     "brain-mri": (1400, None, "small-cnn", "--epochs 8 --batch-size 16 --learning-rate 0.002"),
     "ultrasound": (1200, None, "small-cnn", "--epochs 6 --batch-size 16 --learning-rate 0.002"),
     "fundus": (1200, None, "small-cnn", "--epochs 8 --batch-size 16 --learning-rate 0.002"),

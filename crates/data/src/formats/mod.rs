@@ -13,6 +13,7 @@ pub mod nifti;
 pub mod npy;
 pub mod npz;
 pub mod nrrd;
+mod parquet_pages;
 mod parquet_table;
 pub(crate) mod picture;
 pub mod raster;

@@ -67,7 +67,7 @@ fn draw(order: &Order) -> Drawing {
     let fibrillation = if order.class == 1 { uniform(rng, 0.02, 0.07) * (1.3 - 0.8 * order.difficulty) } else { 0.0 };
     let flutter = [uniform(rng, 4.0, 6.5), uniform(rng, 6.5, 9.0), uniform(rng, 0.0, TAU), uniform(rng, 0.0, TAU)];
     let wander = [uniform(rng, 0.1, 0.35), uniform(rng, 0.0, TAU), uniform(rng, 0.02, 0.12)];
-    let (muscle, hum) = (uniform(rng, 0.01, 0.03 + 0.05 * order.difficulty), uniform(rng, 0.0, 0.015));
+    let (muscle, hum) = (uniform(rng, 0.01, 0.03 + 0.1 * order.difficulty), uniform(rng, 0.0, 0.015));
     let start = uniform(rng, 0.0, 1.0);
     let mut values = Vec::with_capacity(2 * order.size);
     for strength in leads {
@@ -106,8 +106,10 @@ fn draw(order: &Order) -> Drawing {
 fn beats(order: &Order, seconds: f32, rng: &mut ChaCha8Rng) -> Vec<Beat> {
     let ease = 1.0 - order.difficulty;
     let mean = 60.0 / uniform(rng, 58.0, 98.0);
-    let (breath, sway) =
-        ([uniform(rng, 0.2, 0.3), uniform(rng, 0.0, TAU), uniform(rng, 0.01, 0.05)], uniform(rng, 0.0, 0.03));
+    let (breath, sway) = (
+        [uniform(rng, 0.2, 0.3), uniform(rng, 0.0, TAU), uniform(rng, 0.01, 0.05 + 0.07 * order.difficulty)],
+        uniform(rng, 0.0, 0.03),
+    );
     // Angles in the source are for 60 beats a minute; slower hearts keep the width of the beat in seconds.
     let scale = (1.0 / mean).sqrt();
     let own = WAVES.map(|[at, size, width]| {
@@ -117,10 +119,10 @@ fn beats(order: &Order, seconds: f32, rng: &mut ChaCha8Rng) -> Vec<Beat> {
             width * scale.sqrt() * normal(rng, 1.0, 0.05),
         ]
     });
-    let irregular = uniform(rng, 0.07 + 0.1 * ease, 0.14 + 0.16 * ease);
-    let left_over = uniform(rng, 0.0, 0.4) * order.difficulty;
+    let irregular = uniform(rng, 0.03 + 0.14 * ease, 0.08 + 0.22 * ease);
+    let left_over = uniform(rng, 0.0, 1.0) * order.difficulty;
     let (every, early) = (uniform(rng, 0.1, 0.18 + 0.2 * ease), uniform(rng, 0.55, 0.85));
-    let (wide, slow) = (mix(2.7, 1.5, order.difficulty * uniform(rng, 0.3, 1.0)), uniform(rng, 1.0, 1.4));
+    let (wide, slow) = (mix(2.7, 1.1, order.difficulty * uniform(rng, 0.3, 1.0)), uniform(rng, 1.0, 1.4));
     let (mut beats, mut time): (Vec<Beat>, f32) = (Vec::new(), 0.0);
     let mut pause = false;
     let forced = 2 + (uniform(rng, 0.0, 3.0) as usize);
