@@ -129,6 +129,10 @@ fn decode_png(bytes: &[u8], file: &str, pixels: u64) -> Result<Picture, DataErro
     if reader.info().animation_control.is_some() {
         return Err(DataError::refused(file, "an animated picture", "save one frame as a plain PNG"));
     }
+    // The `png` crate cuts the palette into colours without asking.
+    if let Some(bytes) = reader.info().palette.as_ref().map(|palette| palette.len()).filter(|bytes| bytes % 3 != 0) {
+        return Err(DataError::format(file, "PNG palette", "three bytes a colour", format!("{bytes} bytes")));
+    }
     let (color, depth) = reader.output_color_type();
     let size = reader.output_buffer_size().unwrap_or(usize::MAX);
     DataError::check_limit(file, "bytes of the decoded picture", pixels.saturating_mul(8), size as u64)?;
@@ -369,6 +373,21 @@ mod tests {
 
     fn refusal(bytes: &[u8]) -> DataError {
         decode(bytes, "x", LIMIT).unwrap_err()
+    }
+
+    /// Found by fuzzing.
+    #[test]
+    fn a_palette_with_part_of_a_colour_is_refused() {
+        let palette = |bytes: usize| {
+            let mut file = Vec::new();
+            let mut encoder = png::Encoder::new(&mut file, 2, 1);
+            encoder.set_color(png::ColorType::Indexed);
+            encoder.set_palette((0..bytes as u8).collect::<Vec<_>>());
+            encoder.write_header().unwrap().write_image_data(&[0, 1]).unwrap();
+            decode_png(&file, "x.png", LIMIT)
+        };
+        assert_eq!(palette(6).unwrap().values, [0.0, 3.0, 1.0, 4.0, 2.0, 5.0]);
+        assert!(palette(7).unwrap_err().to_string().contains("three bytes a colour"));
     }
 
     #[test]
