@@ -120,7 +120,7 @@ pub struct DataSection {
     /// Centre and width of the part of the values that is used, in their unit; of DICOM images only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub window: Option<(f32, f32)>,
-    /// A lossy way in which pictures are stored before success after storage is judged: `jpeg:90`; by default without loss.
+    /// A lossy way in which pictures are stored before success after storage is judged: `jpeg:90`, `jpeg2000:10`; by default without loss.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub store_as: Option<StoreAs>,
     /// Classes are grades in order, and an error of fewer grades than this counts as right.

@@ -379,7 +379,7 @@ pub(crate) struct Audit {
     /// A column of the label table that results are also given for, such as sex; may be repeated.
     #[arg(long)]
     pub(crate) group: Vec<String>,
-    /// Store pictures of 8 bits with loss, as `jpeg:90`, before success after storage is judged.
+    /// Store pictures with loss, as `jpeg:90` (8 bits) or `jpeg2000:10` (a tenth of the size), before success after storage is judged.
     #[arg(long)]
     pub(crate) store_as: Option<StoreAs>,
     /// Images in the report: the most striking successes; 0 for a report without patient data.
@@ -466,7 +466,7 @@ pub(crate) struct Attack {
     /// Norm and one epsilon, such as `linf:4`, or `linf:inf` for no limit but the bounds.
     #[arg(long)]
     pub(crate) threat: ThreatSpec,
-    /// Store pictures of 8 bits with loss, as `jpeg:90`, before success after storage is judged.
+    /// Store pictures with loss, as `jpeg:90` (8 bits) or `jpeg2000:10` (a tenth of the size), before success after storage is judged.
     #[arg(long)]
     pub(crate) store_as: Option<StoreAs>,
     /// New folder for the perturbed samples.

@@ -168,6 +168,10 @@ fn success_is_judged_on_what_jpeg_leaves() {
     assert!(fs::read_to_string(&recipe).unwrap().contains("store_as = \"jpeg:10\""));
     succeed(path, "audit --recipe b/resolved.toml --out c");
     assert_eq!(records(path, "b"), records(path, "c"));
+    succeed(path, &format!("{audit} --store-as jpeg2000:10 --out d"));
+    let small = rates("d");
+    assert!(plain.0 == small.0 && plain.1 < small.1, "so does JPEG 2000: {plain:?} {small:?}");
+    assert!(fs::read_to_string(path.join("d/report.html")).unwrap().contains("jpeg2000:10, with loss"));
     let (code, _, error) = nocebo(path, &format!("{attack} --store-as png --out no"));
     assert!(code == 2 && error.contains("jpeg:90"), "{error}");
 }
