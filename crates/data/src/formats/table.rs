@@ -41,13 +41,15 @@ use nocebo_core::{Column, Direction, Domain, DomainConfig, Field, Samples, Unit}
 use super::arff;
 use super::folder::patient_warnings;
 use super::labels::named;
-use super::parquet_table::{self, Columns};
+use super::parquet_table::{self, Columns, quoted};
 use crate::dataset::Origin;
 use crate::split::assign;
 use crate::{DataError, Dataset, OpenOptions, Split, Warning};
 
 /// Names of a written table.
 const TABLES: [&str; 2] = ["table.csv", "table.parquet"];
+/// What can stand between cells.
+const DELIMITERS: [char; 3] = [',', ';', '\t'];
 /// Greatest size of a table in bytes.
 pub(super) const BYTES: u64 = 1 << 30;
 /// Greatest number of columns.
@@ -505,10 +507,11 @@ impl Table {
             schema.header = Some(true);
         }
         let first = text.lines().next().unwrap_or_default();
-        let count = |byte: u8| first.bytes().filter(|&other| other == byte).count();
-        let likely = || [b',', b';', b'\t'].into_iter().rev().max_by_key(|&byte| count(byte));
+        // Between quotes anything may stand.
+        let count = |byte: char| first.split('"').step_by(2).map(|part| part.matches(byte).count()).sum::<usize>();
+        let likely = || DELIMITERS.into_iter().rev().max_by_key(|&byte| count(byte)).map(|byte| byte as u8);
         let delimiter = delimiter.or_else(likely).unwrap_or(b',');
-        DataError::check_limit(file, "columns", COLUMNS, count(delimiter) as u64 + 1)?;
+        DataError::check_limit(file, "columns", COLUMNS, count(delimiter.into()) as u64 + 1)?;
         let mut lines = split_cells(file, &text, delimiter)?;
         let width = lines.first().map_or(0, Vec::len);
         if let Some(wrong) = lines.iter().position(|cells| cells.len() != width) {
@@ -621,7 +624,9 @@ impl Table {
         let mut text = String::new();
         let none = BTreeMap::new();
         let header = self.header.iter().map(|header| (header, &none));
-        for (cells, changed) in header.chain(lines.iter().map(|&line| &self.lines[line]).zip(changes)) {
+        for (line, (cells, changed)) in
+            header.chain(lines.iter().map(|&line| &self.lines[line]).zip(changes)).enumerate()
+        {
             for (at, cell) in cells.iter().enumerate() {
                 if at > 0 {
                     text.push(char::from(self.delimiter));
@@ -629,7 +634,17 @@ impl Table {
                 match changed.get(&at) {
                     Some(number) if self.decimal_comma => text.push_str(&number.replace('.', ",")),
                     Some(number) => text.push_str(number),
-                    None => text.push_str(&self.text[cell.clone()]),
+                    None => {
+                        let cell = &self.text[cell.clone()];
+                        let plain = unquoted(cell);
+                        let number = || parse(Kind::Number, &plain, self.decimal_comma).is_some();
+                        // What looks like a delimiter in the first line would be counted as one.
+                        if line == 0 && cell.contains(DELIMITERS) && !number() {
+                            text.push_str(&quoted(&plain));
+                        } else {
+                            text.push_str(cell);
+                        }
+                    }
                 }
             }
             text.push('\n');
@@ -1023,6 +1038,24 @@ mod tests {
         p3,f,4.0,,no,2021-01-01,ill\r\np4,m,0.25,220,yes,2019-12-31,well\r\n";
     const SCHEMA: &str = "groups = ['sex']\n[column.sex]\ntype = 'category'\n[column.dose]\nunit = 'mg'\nminimum = 0\nmaximum = 10\n\
         step = 0.25\ndirection = 'increase'\nstandard_deviation = 2\n[column.smoker]\ntype = 'boolean'\nmutable = true\n";
+
+    #[test]
+    fn what_stands_between_quotes_separates_nothing() {
+        let data = open("\"dose\t;\tin\tmg\",label\n1.5,ill\n2.5,well\n", "").unwrap();
+        assert_eq!((data.domain().columns()[0].name.as_str(), data.len()), ("dose\t;\tin\tmg", 2));
+    }
+
+    /// Found by fuzzing: a copy of an ARFF table whose names hold more tabs than there are columns was read in other columns.
+    #[test]
+    fn a_written_name_that_holds_delimiters_is_one_cell() {
+        let (folder, path) = table("", "");
+        let source = path.with_file_name("t.arff");
+        fs::write(&source, "@data\n1.5,a\t\t\tb\n2.5,ill\n3.5,well\n").unwrap();
+        let data = read(&source, Split::Train, &whole()).unwrap();
+        let copy = folder.path().join("copy");
+        crate::write(&copy, &data).unwrap();
+        assert_eq!(crate::read_back(&copy, &data).unwrap(), *data.samples());
+    }
 
     #[test]
     fn columns_become_channels_in_their_own_standard_deviation() {
