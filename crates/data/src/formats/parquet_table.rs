@@ -433,7 +433,7 @@ mod tests {
     /// Found by fuzzing: nine gigabytes for three kilobytes.
     #[test]
     fn a_page_that_claims_what_it_cannot_hold_is_refused() {
-        let (_folder, path) = saved(include_bytes!("../../../../fuzz/seeds/parquet/claim.parquet"));
+        let (_folder, path) = saved(include_bytes!("../../tests/found/claim.parquet"));
         let error = read(&path, "t.parquet", 1000).unwrap_err().to_string();
         assert!(error.contains("t.parquet") && error.contains("a page"), "{error}");
     }

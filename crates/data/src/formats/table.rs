@@ -506,7 +506,7 @@ impl Table {
         if delimiter.is_some() {
             schema.header = Some(true);
         }
-        let first = text.lines().next().unwrap_or_default();
+        let first = text.lines().find(|line| !line.is_empty()).unwrap_or_default();
         // Between quotes anything may stand.
         let count = |byte: char| first.split('"').step_by(2).map(|part| part.matches(byte).count()).sum::<usize>();
         let likely = || DELIMITERS.into_iter().rev().max_by_key(|&byte| count(byte)).map(|byte| byte as u8);
