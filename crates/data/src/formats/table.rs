@@ -507,11 +507,12 @@ impl Table {
             schema.header = Some(true);
         }
         let first = text.lines().find(|line| !line.is_empty()).unwrap_or_default();
-        // Between quotes anything may stand.
-        let count = |byte: char| first.split('"').step_by(2).map(|part| part.matches(byte).count()).sum::<usize>();
-        let likely = || DELIMITERS.into_iter().rev().max_by_key(|&byte| count(byte)).map(|byte| byte as u8);
+        let counts = delimiters(first);
+        let likely =
+            || DELIMITERS.into_iter().zip(counts).rev().max_by_key(|(_, count)| *count).map(|(byte, _)| byte as u8);
         let delimiter = delimiter.or_else(likely).unwrap_or(b',');
-        DataError::check_limit(file, "columns", COLUMNS, count(delimiter.into()) as u64 + 1)?;
+        let count = DELIMITERS.into_iter().zip(counts).find(|(byte, _)| *byte == char::from(delimiter));
+        DataError::check_limit(file, "columns", COLUMNS, count.map_or(0, |(_, count)| count) + 1)?;
         let mut lines = split_cells(file, &text, delimiter)?;
         let width = lines.first().map_or(0, Vec::len);
         if let Some(wrong) = lines.iter().position(|cells| cells.len() != width) {
@@ -814,6 +815,20 @@ fn read_schema(path: &Path) -> Result<Schema, DataError> {
     toml::from_str(&text).map_err(|error| DataError::format(&file, "schema", "settings as documented", error.message()))
 }
 
+/// How often each of [`DELIMITERS`] stands in a line, outside of cells between quotes.
+fn delimiters(line: &str) -> [u64; DELIMITERS.len()] {
+    let (mut counts, mut quoted, mut before) = ([0; DELIMITERS.len()], false, DELIMITERS[0]);
+    for character in line.chars() {
+        if character == '"' && (quoted || before == '"' || DELIMITERS.contains(&before)) {
+            quoted = !quoted;
+        } else if let Some(which) = DELIMITERS.iter().position(|other| *other == character && !quoted) {
+            counts[which] += 1;
+        }
+        before = character;
+    }
+    counts
+}
+
 /// Places of the cells of each line that is not empty, quotes included.
 fn split_cells(file: &str, text: &str, delimiter: u8) -> Result<Vec<Vec<Range<usize>>>, DataError> {
     let bytes = text.as_bytes();
@@ -1043,6 +1058,7 @@ mod tests {
     fn what_stands_between_quotes_separates_nothing() {
         let data = open("\"dose\t;\tin\tmg\",label\n1.5,ill\n2.5,well\n", "").unwrap();
         assert_eq!((data.domain().columns()[0].name.as_str(), data.len()), ("dose\t;\tin\tmg", 2));
+        assert_eq!(delimiters("\"a;\"\";\",b\"c;,\"\";\t"), [2, 2, 1], "a quote within a cell is none");
     }
 
     /// Found by fuzzing: a copy of an ARFF table whose names hold more tabs than there are columns was read in other columns.
