@@ -5,7 +5,8 @@
 
 Data, networks and results are left in FOLDER: data and results that are there already are used as they are, and rows of the table
 without a result there stay. NOCEBO names another program than target/release/nocebo. Every network should reach a test accuracy of 0.85 to 0.98: a finding that nobody misses,
-or nobody finds, makes a poor test; and it should take at most 240 processor seconds, two minutes on two cores.
+or nobody finds, makes a poor test; and it should take at most two minutes, which are counted in processor seconds: such small
+networks hardly use a second core.
 
 Samples to train with (nine of ten) and to choose the epoch (the tenth) have seed 1, those to test with seed 2.
 """
@@ -28,7 +29,7 @@ TEST = 300
 RUNS = {
     "chest-xray": (2400, 32, "small-cnn", "--epochs 10 --batch-size 16 --learning-rate 0.002 --flip"),
     "ct-slice": (4000, 48, "small-cnn", "--epochs 10 --batch-size 16 --learning-rate 0.002 --flip"),
-    "ct-volume": (1400, None, "small-cnn3d", "--epochs 10 --batch-size 16 --learning-rate 0.002"),
+    "ct-volume": (1400, None, "small-cnn3d", "--epochs 5 --batch-size 16 --learning-rate 0.002"),
     "brain-mri": (1400, None, "small-cnn", "--epochs 8 --batch-size 16 --learning-rate 0.002"),
     "ultrasound": (1200, None, "small-cnn", "--epochs 6 --batch-size 16 --learning-rate 0.002"),
     "fundus": (1200, None, "small-cnn", "--epochs 8 --batch-size 16 --learning-rate 0.002"),
@@ -124,9 +125,9 @@ training on two cores that much else used at the same time, processor seconds th
     table = "".join(f"{rows[name]}\n" for name in RUNS if name in rows)
     PAGE.write_text(f"{text}{HEADING}\n{words}{table}{left}")
     outside = [name for name, result in results.items()
-               if not (0.85 <= result["accuracy"] <= 0.98 and result["processor_seconds"] <= 240)]
+               if not (0.85 <= result["accuracy"] <= 0.98 and result["processor_seconds"] <= 120)]
     if outside:
-        sys.exit(f"outside of 0.85 to 0.98, or longer than 240 processor seconds: {', '.join(outside)}")
+        sys.exit(f"outside of 0.85 to 0.98, or longer than 120 processor seconds: {', '.join(outside)}")
 
 
 main()
