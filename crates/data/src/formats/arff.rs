@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use super::parquet_table::quoted;
+use super::table::quoted;
 use crate::DataError;
 
 /// The table as text between commas, and the values of each column that lists them, in order.

@@ -26,7 +26,7 @@ use parquet::file::writer::{SerializedColumnWriter, SerializedFileWriter};
 use parquet::schema::types::{ColumnDescriptor, Type as Schema, TypePtr};
 
 use super::parquet_pages;
-use super::table::{BYTES, COLUMNS, date};
+use super::table::{BYTES, COLUMNS, date, quoted};
 use crate::DataError;
 
 /// Greatest number of cells: a few bytes can stand for any number of equal ones.
@@ -342,11 +342,6 @@ fn meaning(column: &ColumnDescriptor) -> Option<Meaning> {
         | ConvertedType::INT_64 => Some(Meaning::Plain),
         _ => None,
     }
-}
-
-/// A text between quotes.
-pub(super) fn quoted(text: &str) -> String {
-    format!("\"{}\"", text.replace('"', "\"\""))
 }
 
 #[cfg(test)]

@@ -41,7 +41,7 @@ use nocebo_core::{Column, Direction, Domain, DomainConfig, Field, Samples, Unit}
 use super::arff;
 use super::folder::patient_warnings;
 use super::labels::named;
-use super::parquet_table::{self, Columns, quoted};
+use super::parquet_table::{self, Columns};
 use crate::dataset::Origin;
 use crate::split::assign;
 use crate::{DataError, Dataset, OpenOptions, Split, Warning};
@@ -507,12 +507,7 @@ impl Table {
             schema.header = Some(true);
         }
         let first = text.lines().find(|line| !line.is_empty()).unwrap_or_default();
-        let counts = delimiters(first);
-        let likely =
-            || DELIMITERS.into_iter().zip(counts).rev().max_by_key(|(_, count)| *count).map(|(byte, _)| byte as u8);
-        let delimiter = delimiter.or_else(likely).unwrap_or(b',');
-        let count = DELIMITERS.into_iter().zip(counts).find(|(byte, _)| *byte == char::from(delimiter));
-        DataError::check_limit(file, "columns", COLUMNS, count.map_or(0, |(_, count)| count) + 1)?;
+        let delimiter = delimiter.unwrap_or_else(|| likely_delimiter(first));
         let mut lines = split_cells(file, &text, delimiter)?;
         let width = lines.first().map_or(0, Vec::len);
         if let Some(wrong) = lines.iter().position(|cells| cells.len() != width) {
@@ -815,8 +810,8 @@ fn read_schema(path: &Path) -> Result<Schema, DataError> {
     toml::from_str(&text).map_err(|error| DataError::format(&file, "schema", "settings as documented", error.message()))
 }
 
-/// How often each of [`DELIMITERS`] stands in a line, outside of cells between quotes.
-fn delimiters(line: &str) -> [u64; DELIMITERS.len()] {
+/// The one of [`DELIMITERS`] that stands most often in a line, outside of cells between quotes; of as many, the first.
+fn likely_delimiter(line: &str) -> u8 {
     let (mut counts, mut quoted, mut before) = ([0; DELIMITERS.len()], false, DELIMITERS[0]);
     for character in line.chars() {
         if character == '"' && (quoted || before == '"' || DELIMITERS.contains(&before)) {
@@ -826,7 +821,8 @@ fn delimiters(line: &str) -> [u64; DELIMITERS.len()] {
         }
         before = character;
     }
-    counts
+    let most = DELIMITERS.into_iter().zip(counts).rev().max_by_key(|(_, count)| *count);
+    most.map_or(b',', |(delimiter, _)| delimiter as u8)
 }
 
 /// Places of the cells of each line that is not empty, quotes included.
@@ -839,12 +835,12 @@ fn split_cells(file: &str, text: &str, delimiter: u8) -> Result<Vec<Vec<Range<us
             Some(b'"') if quoted || at == start || bytes[at - 1] == b'"' => quoted = !quoted,
             Some(&byte) if byte == delimiter && !quoted => {
                 cells.push(start..at);
+                DataError::check_limit(file, "columns", COLUMNS, cells.len() as u64 + 1)?;
                 start = at + 1;
             }
             Some(b'\n') | None if !quoted => {
                 let end = if at > start && bytes[at - 1] == b'\r' { at - 1 } else { at };
                 cells.push(start..end);
-                DataError::check_limit(file, "columns", COLUMNS, cells.len() as u64)?;
                 let line = std::mem::take(&mut cells);
                 if line.len() > 1 || !line[0].is_empty() {
                     lines.push(line);
@@ -858,6 +854,11 @@ fn split_cells(file: &str, text: &str, delimiter: u8) -> Result<Vec<Vec<Range<us
         }
     }
     Ok(lines)
+}
+
+/// A text between quotes.
+pub(super) fn quoted(text: &str) -> String {
+    format!("\"{}\"", text.replace('"', "\"\""))
 }
 
 /// What a cell says: without blanks around it and without quotes.
@@ -1058,7 +1059,8 @@ mod tests {
     fn what_stands_between_quotes_separates_nothing() {
         let data = open("\"dose\t;\tin\tmg\",label\n1.5,ill\n2.5,well\n", "").unwrap();
         assert_eq!((data.domain().columns()[0].name.as_str(), data.len()), ("dose\t;\tin\tmg", 2));
-        assert_eq!(delimiters("\"a;\"\";\",b\"c;,\"\";\t"), [2, 2, 1], "a quote within a cell is none");
+        assert_eq!(likely_delimiter("\"a;\"\";\",b\"c;,\"\",\t"), b',', "two of three semicolons are between quotes");
+        assert_eq!(likely_delimiter("a,b\"c;d;\"e"), b';', "a quote within a cell is none");
     }
 
     /// Found by fuzzing: a copy of an ARFF table whose names hold more tabs than there are columns was read in other columns.
